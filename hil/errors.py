@@ -1,0 +1,156 @@
+"""Errors of the rig; each carries its data as fields and builds its message in one place.
+
+HilError
+├─ BoardFileError        a board file, lab.toml or study file that does not hold what it should
+├─ BoardNotFound         no such board or place
+├─ BuildError            PlatformIO or the compiler failed
+├─ DoesNotFit            the firmware is larger than the board's memory
+├─ FlashError            the image did not reach the board
+├─ LinkError             the serial port failed
+│  └─ LinkTimeout        the board did not answer in time
+├─ WireError             an answer that breaks the protocol: CRC, grammar, an e-[...] reply
+├─ TargetFault           the firmware's fault handler reported
+├─ FirmwareMismatch      the board runs another firmware than the one just flashed
+├─ OutputMismatch        a byte differs from the oracle's
+├─ OracleError           the oracle could not run the model
+├─ StoreError            the result store cannot be read or written
+└─ UsageError            what the user asked for makes no sense
+
+A message says what failed, what was seen, what was expected, and what to do; the command line prints it without a
+traceback and exits with `exit_code`: 2 for the user's mistakes, 1 for failures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class HilError(Exception):
+    """Base of every error that the command line shows as a sentence."""
+
+    exit_code = 1
+
+
+class UsageError(HilError):
+    """What the user asked for cannot be done as asked."""
+
+    exit_code = 2
+
+
+class BoardFileError(HilError):
+    """A TOML file does not hold what it should; names the file, the table and the key."""
+
+    exit_code = 2
+
+    def __init__(self, path: Path | str, table: str, problem: str) -> None:
+        self.path, self.table, self.problem = Path(path), table, problem
+        where = f"{path} [{table}]" if table else f"{path}"
+        super().__init__(f"{where}: {problem}")
+
+
+class BoardNotFound(HilError):
+    """No board or place of that name."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        self.name, self.known = name, known
+        super().__init__(f"no board or place {name!r}; known are {', '.join(known)}")
+
+
+class BuildError(HilError):
+    """A firmware did not build; carries the compiler's first error and where the whole log is."""
+
+    def __init__(self, what: str, first_error: str, log_path: Path) -> None:
+        self.what, self.first_error, self.log_path = what, first_error, log_path
+        super().__init__(f"building {what} failed: {first_error} (log: {log_path})")
+
+
+class DoesNotFit(HilError):
+    """Something needs more memory than the board has."""
+
+    def __init__(self, what: str, board: str, memory: str, needed_bytes: int, have_bytes: int) -> None:
+        self.what, self.board, self.memory = what, board, memory
+        self.needed_bytes, self.have_bytes = needed_bytes, have_bytes
+        super().__init__(
+            f"{what} needs {needed_bytes:,} B of {memory} but {board} has {have_bytes:,} B"
+        )
+
+
+class FlashError(HilError):
+    """An image did not reach the board."""
+
+    def __init__(self, place: str, method: str, reason: str) -> None:
+        self.place, self.method, self.reason = place, method, reason
+        super().__init__(f"flashing {place} by {method} failed: {reason}")
+
+
+class LinkError(HilError):
+    """The serial port failed: it vanished, or cannot be opened."""
+
+    def __init__(self, port: str, reason: str) -> None:
+        self.port, self.reason = port, reason
+        super().__init__(f"serial port {port}: {reason}")
+
+
+class LinkTimeout(LinkError):
+    """The board did not answer in time; carries the last bytes that it sent."""
+
+    def __init__(self, port: str, waited_s: float, last_bytes: bytes, waiting_for: str) -> None:
+        self.waited_s, self.last_bytes, self.waiting_for = waited_s, last_bytes, waiting_for
+        seen = repr(last_bytes[-80:]) if last_bytes else "nothing"
+        super().__init__(
+            port, f"no {waiting_for} within {waited_s:.1f} s; last bytes seen: {seen}"
+        )
+
+
+class WireError(HilError):
+    """An answer that breaks the protocol or says that a command was refused."""
+
+    def __init__(self, kind: str, line: str) -> None:
+        self.kind, self.line = kind, line
+        super().__init__(f"{kind}: the board sent {line!r}")
+
+
+class TargetFault(HilError):
+    """The firmware's fault handler, or the virtual CPU, reported a fault."""
+
+    def __init__(self, place: str, report: str) -> None:
+        self.place, self.report = place, report
+        super().__init__(f"{place} faulted: {report}")
+
+
+class FirmwareMismatch(HilError):
+    """The board runs another firmware than the one just flashed."""
+
+    def __init__(self, what: str, expected: str, found: str) -> None:
+        self.what, self.expected, self.found = what, expected, found
+        super().__init__(
+            f"the board answers with {what} {found!r} where {expected!r} was flashed; flash it again"
+        )
+
+
+class OutputMismatch(HilError):
+    """A byte of an output differs from the oracle's; voids the timing."""
+
+    def __init__(
+        self, output: str, input_number: int, index: int, expected: int, found: int, count: int, total: int
+    ) -> None:
+        self.output, self.input_number, self.index = output, input_number, index
+        self.expected, self.found, self.count, self.total = expected, found, count, total
+        super().__init__(
+            f"output {output!r} differs from the oracle for input {input_number} at element {index}: expected "
+            f"{expected}, the board gave {found}; {count:,} of {total:,} values differ"
+        )
+
+
+class OracleError(HilError):
+    """The oracle (TFLM) could not load or run the model."""
+
+
+class StoreError(HilError):
+    """The result store cannot be read or written."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"result store {path}: {reason}")
