@@ -1,0 +1,155 @@
+"""Board files: `boards/<id>.toml` to a frozen `Board`. Everything a tool needs to know of a board is in its file.
+
+The keys, their units and where their values come from are described in boards/README.md. Not here: where a board is plugged
+in (hil/lab.py) and how the firmware drives it (firmware/ports).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hil.errors import BoardFileError, BoardNotFound
+from hil.tables import read_toml, table_to_dataclass
+
+BOARDS_DIR = Path(__file__).resolve().parents[1] / "boards"
+
+
+@dataclass(frozen=True, slots=True)
+class Mcu:
+    """The chip: part number, core, what its core can do, and its clock as the firmware sets it."""
+
+    part: str
+    core: Literal["cortex-m4", "cortex-m7"]
+    features: tuple[Literal["dsp", "fpv4-sp", "fpv5-sp", "icache", "dcache"], ...]
+    clock_hz: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One memory as the core sees it.
+
+    `alias_of` names the memory whose bytes this address range shows again (the ITCM view of the F746's flash). `erase_bytes`
+    lists the sizes of a flash's erase units in address order; a single size repeats over the whole memory.
+    """
+
+    name: str
+    kind: Literal["flash", "ram"]
+    origin: int
+    size_bytes: int
+    alias_of: str | None = None
+    erase_bytes: tuple[int, ...] = ()
+
+    @property
+    def end(self) -> int:
+        """First address after the memory."""
+        return self.origin + self.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What PlatformIO needs: the port of the chip family under firmware/ports."""
+
+    family: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flash:
+    """How an image gets onto a physical board: a method of hil/flash.py and what it calls the chip."""
+
+    method: Literal["pyocd", "openocd", "jlink"]
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The serial port: speed, and the USB ids (`vid:pid`, hexadecimal) of the debugger that carries it."""
+
+    baud: int
+    usb_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """Supply of the chip while it computes, from the data sheet; what energy estimates rest on."""
+
+    voltage_mv: int
+    active_ua: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Inputs of the virtual board's timing model that belong to the board and not to the core."""
+
+    flash_wait_cycles: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """One type of board; `sha256` is that of its file."""
+
+    id: str
+    name: str
+    mcu: Mcu
+    memory: tuple[Memory, ...]
+    build: Build
+    flash: Flash
+    link: Link
+    supply: Supply
+    timing: Timing = Timing()
+    datasheets: tuple[str, ...] = ()
+    sha256: str = field(default="", init=False)
+
+    @property
+    def flash_memory(self) -> Memory:
+        """The flash that images are linked for: the first one that is no alias."""
+        return next(m for m in self.memory if m.kind == "flash" and m.alias_of is None)
+
+    @property
+    def flash_bytes(self) -> int:
+        """Flash in bytes."""
+        return self.flash_memory.size_bytes
+
+    @property
+    def ram(self) -> tuple[int, int]:
+        """(origin, bytes) of the longest run of adjoining RAM: what the linker script uses."""
+        best = (0, 0)
+        start = size = 0
+        for memory in sorted((m for m in self.memory if m.kind == "ram"), key=lambda m: m.origin):
+            start, size = (start, size + memory.size_bytes) if memory.origin == start + size else (
+                memory.origin, memory.size_bytes)
+            best = max(best, (start, size), key=lambda run: run[1])
+        return best
+
+    @property
+    def ram_bytes(self) -> int:
+        """RAM in bytes that a program can use as one piece."""
+        return self.ram[1]
+
+
+def load_board(path: Path) -> Board:
+    """The board of one file; raises BoardFileError that names file, table and key."""
+    board = table_to_dataclass(Board, read_toml(path), path)
+    if board.id != path.stem:
+        raise BoardFileError(path, "", f"id {board.id!r} must equal the file name {path.stem!r}")
+    for needed in ("flash", "ram"):
+        if not any(m.kind == needed and m.alias_of is None for m in board.memory):
+            raise BoardFileError(path, "memory", f"no memory of kind {needed!r}")
+    object.__setattr__(board, "sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+    return board
+
+
+def board_ids(boards_dir: Path = BOARDS_DIR) -> list[str]:
+    """Ids of all boards, sorted; nothing is loaded."""
+    return sorted(path.stem for path in boards_dir.glob("*.toml") if not path.name.endswith(".timing.toml"))
+
+
+def get_board(board_id: str, boards_dir: Path = BOARDS_DIR) -> Board:
+    """The board of that id; raises BoardNotFound with the ids that exist."""
+    known = board_ids(boards_dir)
+    if board_id not in known:
+        raise BoardNotFound(board_id, known)
+    return load_board(boards_dir / f"{board_id}.toml")
