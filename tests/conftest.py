@@ -1,0 +1,31 @@
+"""Fixtures that every test folder shares: where real models and data are, and how a test says that they are missing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+
+def _folder(variable: str, default: str) -> Path:
+    path = Path(os.environ.get(variable, ROOT.parent / "shared" / default))
+    if not path.is_dir():
+        pytest.skip(f"no folder {path}; set {variable} to a folder of {default} to run this test")
+    return path
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """Folder of real .tflite files (HIL_MODELS)."""
+    return _folder("HIL_MODELS", "models")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real data sets (HIL_DATA)."""
+    return _folder("HIL_DATA", "data")
