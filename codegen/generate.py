@@ -1,0 +1,54 @@
+"""One entry point for all engines: the bytes of a .tflite to a folder of C with its manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from codegen.emit import remove_stale_sources, write_if_changed
+from codegen.engines import OBJECTIVES, EngineOptions, Job, get_engine
+from codegen.errors import CodegenError
+from codegen.import_tflite import import_tflite
+from codegen.limits import BoardLimits
+from codegen.manifest import Manifest
+
+
+def generate(
+    tflite: bytes,
+    *,
+    name: str,
+    engine: str,
+    board: BoardLimits,
+    out_dir: Path,
+    options: EngineOptions | None = None,
+) -> Manifest:
+    """Writes the C of one model for one engine and board into `out_dir`, and returns the manifest that lies beside it.
+
+    Files whose text did not change are left alone, so that builds stay incremental; sources of an earlier, different
+    generation are removed. Equal arguments give equal bytes.
+
+    Args:
+        tflite: the model file, untrusted.
+        name: what the user calls the model; sanitised before it reaches C.
+        engine: a name of codegen.engines.
+        board: memory and instructions of the board.
+        out_dir: made if missing.
+        options: objective and what single engines need.
+
+    Raises:
+        CodegenError: the model is broken or uses what the engine lacks, or it does not fit the board (DoesNotFit).
+    """
+    options = options or EngineOptions()
+    if options.objective not in OBJECTIVES:
+        raise CodegenError(
+            f"no objective {options.objective!r}; known objectives are {', '.join(OBJECTIVES)}"
+        )
+    run_engine = get_engine(engine)
+    graph = import_tflite(tflite, name)
+    generated = run_engine(Job(tflite, graph, board, options))
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    remove_stale_sources(out_dir, keep=generated.sources.keys())
+    for file_name, text in generated.sources.items():
+        write_if_changed(out_dir / file_name, text)
+    write_if_changed(out_dir / "manifest.json", generated.manifest.to_json())
+    return generated.manifest

@@ -1,0 +1,29 @@
+"""What code generation must know of a board. Not here: board files (hil/board.py); the caller copies the numbers over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: RAM that is not the arena's: the painted stack. What else the firmware holds is left to the linker's own check.
+STACK_RESERVE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class BoardLimits:
+    """One board as the generator sees it: which instructions there are, and how much memory.
+
+    `features` are those of the board file ("dsp", "fpv4-sp", "icache", ...); kernels may require some. `ram_bytes` is the
+    longest run of RAM, `flash_bytes` the whole flash.
+    """
+
+    board: str
+    core: Literal["cortex-m4", "cortex-m7"]
+    features: tuple[str, ...]
+    ram_bytes: int
+    flash_bytes: int
+
+    @property
+    def arena_limit_bytes(self) -> int:
+        """Bytes that an arena can have at most beside the stack."""
+        return self.ram_bytes - STACK_RESERVE_BYTES

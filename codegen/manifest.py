@@ -1,0 +1,85 @@
+"""manifest.json: what a generated folder tells the rig. The rig reads this and C, never a graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from codegen.ir import Graph, Tensor, graph_macs
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """Which model; `effective_macs` are those left after the passes."""
+
+    name: str
+    sha256: str
+    nominal_macs: int
+    effective_macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One input or output; a tensor without quantisation (float32) has scale 1 and zero point 0."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEntry:
+    """One layer in execution order; its index is the argument of model_mark_fn."""
+
+    name: str
+    op: str
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildEntry:
+    """How the folder is compiled; `source_dirs` are relative to firmware/, the other paths absolute."""
+
+    flags: tuple[str, ...] = ()
+    source_dirs: tuple[str, ...] = ()
+    include_dirs: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The whole manifest; field order is key order in the file."""
+
+    schema: int = SCHEMA
+    model: ModelEntry
+    engine: str
+    engine_options: dict[str, Any]
+    board: str
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    layers: tuple[LayerEntry, ...]
+    arena_bytes: int
+    scratch_bytes: int
+    weights_bytes: int
+    build: BuildEntry = field(default_factory=BuildEntry)
+
+    def to_json(self) -> str:
+        """The file's text: stable, so equal models give equal bytes."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=True) + "\n"
+
+
+def model_entry(imported: Graph, optimised: Graph) -> ModelEntry:
+    """The manifest's `model` of a graph as imported and as it is after the passes."""
+    return ModelEntry(imported.name, imported.sha256, imported.nominal_macs, graph_macs(optimised))
+
+
+def tensor_entry(tensor: Tensor) -> TensorEntry:
+    """The manifest's entry of an input or output tensor."""
+    scale, zero_point = (1.0, 0) if tensor.quant is None else (tensor.scale, tensor.zero_point)
+    return TensorEntry(tensor.name, tensor.dtype.value, tensor.shape, scale, zero_point)
