@@ -1,10 +1,10 @@
 """The integer arithmetic of TFLM's reference kernels, and the constants that each op computes with.
 
 Two layers. The first is numbers: Q31 multiplication and rounding shifts (gemmlowp's definitions),
-and the fixed-point exponential, logistic and tanh built from them. The second is what an op computes
-with: one frozen dataclass per family of ops, derived from the scales and zero points in a graph
-exactly as TFLM's Prepare functions do. Some of those use float and some double products: the last
-bit of a multiplier depends on it, so each function says which.
+and the fixed-point exponential, logistic and tanh built from them. The second is what an op
+computes with: one frozen dataclass per family of ops, derived from the scales and zero points in a
+graph exactly as TFLM's Prepare functions do. Some of those use float and some double products: the
+last bit of a multiplier depends on it, so each function says which.
 
 Both the numpy reference and the C generator take their constants from here. What loops over tensors
 is in `reference`.
@@ -57,7 +57,7 @@ def round_half_away(value: float) -> int:
 
 
 def quantize_multiplier(factor: float) -> Multiplier:
-    """The Q31 multiplier and shift nearest to a double; factors under 2**-32 become 0."""
+    """The Q31 multiplier and shift nearest to a double; factors below 2**-32 become 0."""
     if factor == 0.0:
         return Multiplier(0, 0)
     mantissa, shift = math.frexp(factor)
@@ -80,14 +80,14 @@ def saturating_rounding_doubling_high_mul(a: Int64s, b: Int64s | int) -> Int64s:
     Both factors are in the range of int32; -2**31 times itself saturates.
     """
     product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
-    nudge = np.where(product >= 0, 2**30, 1 - 2**30)
-    total = product + nudge
+    total = product + np.where(product >= 0, 2**30, 1 - 2**30)
     # C divides toward zero.
-    return np.minimum(np.where(total >= 0, total >> 31, -((-total) >> 31)), INT32_MAX)
+    rounded: Int64s = np.where(total >= 0, total >> 31, -((-total) >> 31))
+    return np.minimum(rounded, INT32_MAX)
 
 
 def rounding_divide_by_pot(x: Int64s, exponent: int | Int64s) -> Int64s:
-    """X / 2**exponent, rounded to nearest, halves away from zero; exponent is in 0..31."""
+    """The quotient x / 2**exponent, rounded to nearest, halves away from zero; exponent is in 0..31."""
     x = np.asarray(x, np.int64)
     mask = (np.int64(1) << np.asarray(exponent, np.int64)) - 1
     remainder = x & mask
@@ -99,9 +99,9 @@ def rounding_divide_by_pot(x: Int64s, exponent: int | Int64s) -> Int64s:
 def multiply_by_quantized_multiplier(
     x: Int64s | Int32s, value: int | Int64s, shift: int | Int64s
 ) -> Int64s:
-    """X * value * 2**(shift - 31) as TFLM rounds it; value and shift may be arrays that broadcast.
+    """The product x * value * 2**(shift - 31), rounded as TFLM does.
 
-    A left shift wraps like int32 multiplication.
+    The value and the shift may be arrays that broadcast with x. A left shift wraps like int32 multiplication.
     """
     shift = np.asarray(shift, np.int64)
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
@@ -122,8 +122,8 @@ _mul = saturating_rounding_doubling_high_mul  # the product of Qa and Qb is Q(a 
 
 
 def saturating_shift_left(x: Int64s, exponent: int) -> Int64s:
-    """X * 2**exponent, saturated to int32."""
-    return np.clip(np.asarray(x, np.int64) << exponent, INT32_MIN, INT32_MAX)
+    """The product x * 2**exponent, saturated to int32."""
+    return np.minimum(np.maximum(x << exponent, INT32_MIN), INT32_MAX)
 
 
 def _exp_near_minus_one_eighth(a: Int64s) -> Int64s:
@@ -192,7 +192,7 @@ def tanh_q4(a: Int64s) -> Int64s:
 
 def input_radius(integer_bits: int, shift: int) -> int:
     """The largest input difference that a left shift by `shift` keeps inside Q(integer_bits)."""
-    return math.floor((2**integer_bits - 1) * math.ldexp(1.0, 31 - integer_bits - shift))
+    return math.floor(((1 << integer_bits) - 1) * math.ldexp(1.0, 31 - integer_bits - shift))
 
 
 # --- parameters of ops -----------------------------------------------------------------------
