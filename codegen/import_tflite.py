@@ -65,14 +65,7 @@ def import_tflite(data: bytes, name: str) -> ir.Graph:
     for raw_op in raw.ops:
         if raw_op.index in needed:
             importer.add(raw_op)
-    graph = ir.Graph(
-        name=graph_name(name),
-        sha256=hashlib.sha256(data).hexdigest(),
-        inputs=tuple(importer.tensor(i, "model input") for i in raw.inputs),
-        outputs=tuple(importer.tensor(i, "model output") for i in raw.outputs),
-        tensors=tuple(importer.tensors),
-        ops=tuple(importer.ops),
-    )
+    graph = importer.graph(graph_name(name), hashlib.sha256(data).hexdigest())
     check(graph)
     return replace(graph, nominal_macs=ir.graph_macs(graph))
 
@@ -250,6 +243,29 @@ class _Importer:
                 raise node.unsupported(f"custom op {shown(raw_op.custom_code)}")
             raise node.unsupported(f"supported are {', '.join(sorted(_BUILDERS))}")
         self.ops.append(_BUILDERS[node.kind](node))
+
+    def graph(self, name: str, sha256: str) -> ir.Graph:
+        """What was imported, with tensors in the order of the file: TFLM's planner breaks ties by it."""
+        inputs = [self.tensor(i, "model inputs") for i in self.raw.inputs]
+        outputs = [self.tensor(i, "model outputs") for i in self.raw.outputs]
+        file_order = [self._graph_index[i] for i in sorted(self._graph_index)]
+        made_here = [i for i in range(len(self.tensors)) if i not in set(file_order)]
+        place = {old: new for new, old in enumerate((*file_order, *made_here))}
+        return ir.Graph(
+            name=name,
+            sha256=sha256,
+            inputs=tuple(place[i] for i in inputs),
+            outputs=tuple(place[i] for i in outputs),
+            tensors=tuple(self.tensors[i] for i in place),
+            ops=tuple(
+                replace(
+                    op,
+                    inputs=tuple(place[i] for i in op.inputs),
+                    outputs=tuple(place[i] for i in op.outputs),
+                )
+                for op in self.ops
+            ),
+        )
 
 
 def _type_name(code: int) -> str:

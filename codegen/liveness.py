@@ -1,0 +1,188 @@
+"""Which bytes are needed when: storages, their sizes and lives, and where an output may lie over a dying input.
+
+A storage is a run of bytes in the arena. Tensors joined by Reshape share one, since a reshape moves nothing; an op's scratch
+is one that lives during its op only. Times are positions in the order of execution: a model input lives from -1, before the
+first op, a model output until the number of ops, after the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from codegen import ir
+
+#: Every offset in the arena is a multiple of this: what a load of a 32-bit word needs.
+ALIGNMENT = 4
+
+
+def aligned(size_bytes: int, alignment: int = ALIGNMENT) -> int:
+    """The next multiple of `alignment`."""
+    return -(-size_bytes // alignment) * alignment
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """A kernel's offer: its output may lie over one of its inputs if that input dies there.
+
+    Args:
+        input: position in op.inputs.
+        distance: the output may start at the input's offset minus this many bytes, or lower; negative allows higher.
+        is_exact: only exactly that offset is allowed; distance 0 is then an in-place kernel.
+    """
+
+    input: int
+    distance: int = 0
+    is_exact: bool = False
+
+    def allows(self, in_offset: int, out_offset: int) -> bool:
+        """Whether the kernel works with input and output at these offsets, although they overlap."""
+        highest = in_offset - self.distance
+        return out_offset == highest if self.is_exact else out_offset <= highest
+
+    def span_bytes(self, in_bytes: int, out_bytes: int) -> int:
+        """The fewest bytes that input and output together can take up."""
+        if self.distance >= 0:
+            span = max(out_bytes, self.distance + in_bytes)
+        elif self.is_exact:
+            span = max(in_bytes, out_bytes - self.distance)
+        else:
+            span = max(in_bytes, out_bytes)
+        return min(span, in_bytes + out_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """One run of bytes: `tensors` of the graph, or the scratch of op `scratch_of` (-1 if it is none)."""
+
+    size_bytes: int
+    first: int
+    last: int
+    tensors: tuple[int, ...]
+    scratch_of: int = -1
+
+    def lives_with(self, other: Storage) -> bool:
+        """Whether there is a time at which both are needed."""
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An Overlap that can be used: positions of the two storages among all."""
+
+    input: int
+    output: int
+    offer: Overlap
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """All storages of a graph in one order of execution, and the overlaps that may be used."""
+
+    storages: tuple[Storage, ...]
+    pairs: tuple[Pair, ...]
+    live_bytes: tuple[
+        int, ...
+    ]  # by position in the order: fewest bytes that can hold what is live there
+
+    @property
+    def lower_bound_bytes(self) -> int:
+        """No arena for this order can be smaller."""
+        return max(
+            (*self.live_bytes, *(storage.size_bytes for storage in self.storages)), default=0
+        )
+
+
+def storage_of_tensors(graph: ir.Graph) -> tuple[int, ...]:
+    """For each tensor, the tensor whose storage it shares: itself, or what it is a reshape of; -1 for constants."""
+    root = [-1 if tensor.is_constant else i for i, tensor in enumerate(graph.tensors)]
+    for op in graph.ops:
+        if isinstance(op, ir.Reshape) and root[op.inputs[0]] != -1:
+            root[op.outputs[0]] = root[op.inputs[0]]
+    return tuple(root)
+
+
+def liveness(
+    graph: ir.Graph,
+    order: Sequence[int],
+    *,
+    scratch: Mapping[int, int],
+    overlaps: Mapping[int, Sequence[Overlap]],
+) -> Liveness:
+    """Sizes and lives of everything in the arena.
+
+    Args:
+        graph: the network.
+        order: op indices in order of execution.
+        scratch: bytes of scratch by op index.
+        overlaps: offers by op index; those that cannot be used are left out of the result.
+    """
+    roots = storage_of_tensors(graph)
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+
+    def touch(tensor: int, position: int) -> None:
+        root = roots[tensor]
+        if root != -1:
+            first[root] = min(first.get(root, position), position)
+            last[root] = max(last.get(root, position), position)
+
+    for tensor in graph.inputs:
+        touch(tensor, -1)
+    for position, index in enumerate(order):
+        for tensor in (*graph.ops[index].inputs, *graph.ops[index].outputs):
+            touch(tensor, position)
+    for tensor in graph.outputs:
+        touch(tensor, len(order))
+
+    members: dict[int, list[int]] = {}
+    for tensor, root in enumerate(roots):
+        if root in first:
+            members.setdefault(root, []).append(tensor)
+    storages = [
+        Storage(
+            size_bytes=aligned(graph.tensors[root].size_bytes),
+            first=first[root],
+            last=last[root],
+            tensors=tuple(tensors),
+        )
+        for root, tensors in members.items()
+    ]
+    place = {root: i for i, root in enumerate(members)}
+    pairs = []
+    for position, index in enumerate(order):
+        op = graph.ops[index]
+        for offer in overlaps.get(index, ()):
+            in_root, out_root = roots[op.inputs[offer.input]], roots[op.outputs[0]]
+            dies_here = in_root != -1 and last[in_root] == position and first[out_root] == position
+            if dies_here and in_root != out_root:
+                pairs.append(Pair(place[in_root], place[out_root], offer))
+        if scratch.get(index):
+            storages.append(
+                Storage(
+                    size_bytes=aligned(scratch[index]),
+                    first=position,
+                    last=position,
+                    tensors=(),
+                    scratch_of=index,
+                )
+            )
+    return Liveness(
+        storages=tuple(storages),
+        pairs=tuple(pairs),
+        live_bytes=_live_bytes(storages, pairs, len(order)),
+    )
+
+
+def _live_bytes(storages: Sequence[Storage], pairs: Sequence[Pair], n_ops: int) -> tuple[int, ...]:
+    """Bytes live at each op, less what the overlaps there can save at most."""
+    live = [0] * n_ops
+    for storage in storages:
+        for position in range(max(storage.first, 0), min(storage.last, n_ops - 1) + 1):
+            live[position] += storage.size_bytes
+    for pair in pairs:
+        in_bytes, out_bytes = storages[pair.input].size_bytes, storages[pair.output].size_bytes
+        live[storages[pair.output].first] -= (
+            in_bytes + out_bytes - pair.offer.span_bytes(in_bytes, out_bytes)
+        )
+    return tuple(live)

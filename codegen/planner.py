@@ -1,0 +1,322 @@
+"""Offsets in the arena: no two storages that live together share a byte, unless a kernel allows it.
+
+Tried in turn until the lower bound of liveness is reached: greedy first fit in several orders, then a branch and bound over
+placements from the bottom up with a limit on its nodes (not on time: equal input gives an equal plan).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from codegen import ir
+from codegen.errors import DoesNotFit
+from codegen.liveness import ALIGNMENT, Liveness, Overlap, Storage, aligned, liveness
+from codegen.schedule import order_of_ops
+
+__all__ = ["ALIGNMENT", "Overlap", "Plan", "PlanRow", "plan", "plan_greedy_tflm", "require_fit"]
+
+_SEARCH_NODES = 20_000
+_TFLM_ALIGNMENT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One line of the arena map; times are positions in the order of execution, as in liveness."""
+
+    name: str
+    offset: int
+    size_bytes: int
+    live_from: int
+    live_to: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Order of ops and where everything lies in the arena.
+
+    Args:
+        order: op indices in order of execution.
+        offsets: by tensor index; -1 for constants and tensors that no op uses.
+        scratch_offsets: by op index; -1 for none.
+        arena_bytes: size of the arena.
+        scratch_bytes: the largest scratch of any op; part of the arena.
+        lower_bound_bytes: no plan for this order can be smaller.
+        peak_op: index of the op at which most bytes are live.
+        rows: the arena map.
+    """
+
+    order: tuple[int, ...]
+    offsets: tuple[int, ...]
+    scratch_offsets: tuple[int, ...]
+    arena_bytes: int
+    scratch_bytes: int
+    lower_bound_bytes: int
+    peak_op: int
+    rows: tuple[PlanRow, ...]
+
+
+def plan(
+    graph: ir.Graph,
+    *,
+    scratch: Mapping[int, int] | None = None,
+    overlaps: Mapping[int, Sequence[Overlap]] | None = None,
+    reorder: bool = True,
+) -> Plan:
+    """The smallest arena that we find.
+
+    Args:
+        graph: the network; outputs of Reshape ops share the bytes of their inputs.
+        scratch: bytes of scratch by op index.
+        overlaps: by op index, the inputs that its kernel allows its output to lie over.
+        reorder: whether ops may run in another order than the graph's.
+    """
+    scratch, overlaps = scratch or {}, overlaps or {}
+    orders = [tuple(range(len(graph.ops)))]
+    if reorder:
+        better = order_of_ops(graph, scratch=scratch, overlaps=overlaps)
+        if better != orders[0]:
+            orders.append(better)
+    plans = []
+    for order in orders:
+        lives = liveness(graph, order, scratch=scratch, overlaps=overlaps)
+        plans.append(_plan_of(graph, order, lives, _place(lives)))
+    return min(plans, key=lambda candidate: candidate.arena_bytes)
+
+
+def plan_greedy_tflm(graph: ir.Graph, *, scratch: Mapping[int, int] | None = None) -> Plan:
+    """The arena as TFLM plans it: the file's order, largest first, lowest gap, 16-byte alignment.
+
+    A Reshape copies here, so its output has bytes of its own.
+    """
+    copies = graph.with_ops(
+        tuple(_as_copy(op) if isinstance(op, ir.Reshape) else op for op in graph.ops)
+    )
+    order = tuple(range(len(graph.ops)))
+    lives = liveness(copies, order, scratch=scratch or {}, overlaps={})
+    storages = lives.storages
+    # Tensors in file order, then scratch; among equal sizes TFLM takes the last first.
+    file_order = sorted(
+        range(len(storages)), key=lambda i: (storages[i].scratch_of, *storages[i].tensors)
+    )
+    largest_first = sorted(
+        reversed(file_order), key=lambda i: -aligned(storages[i].size_bytes, _TFLM_ALIGNMENT)
+    )
+    offsets = _Placement(lives, _TFLM_ALIGNMENT).first_fit(largest_first)
+    return _plan_of(graph, order, lives, offsets, _TFLM_ALIGNMENT)
+
+
+def _as_copy(op: ir.Reshape) -> ir.Op:
+    """An op of no particular kind with the same operands: what liveness takes for a copy."""
+    return ir.Op(name=op.name, inputs=op.inputs, outputs=op.outputs, source=op.source)
+
+
+def require_fit(graph: ir.Graph, plan: Plan, have_bytes: int, what: str) -> None:
+    """Refuses an arena larger than `have_bytes`.
+
+    Args:
+        graph: the network of the plan.
+        plan: the plan.
+        have_bytes: what the board has for the arena.
+        what: that memory and whose it is, such as "RAM of nrf52840_dk".
+
+    Raises:
+        DoesNotFit: it is larger; names the op at the peak.
+    """
+    if plan.arena_bytes > have_bytes:
+        raise DoesNotFit(what, plan.arena_bytes, have_bytes, graph.ops[plan.peak_op].name)
+
+
+def _plan_of(
+    graph: ir.Graph,
+    order: tuple[int, ...],
+    lives: Liveness,
+    placed: Sequence[int],
+    alignment: int = ALIGNMENT,
+) -> Plan:
+    offsets, scratch_offsets = [-1] * len(graph.tensors), [-1] * len(graph.ops)
+    rows = []
+    for storage, offset in zip(lives.storages, placed, strict=True):
+        if storage.scratch_of != -1:
+            scratch_offsets[storage.scratch_of] = offset
+            names = [f"{graph.ops[storage.scratch_of].name} scratch"]
+        else:
+            names = [graph.tensors[tensor].name for tensor in storage.tensors]
+        for tensor in storage.tensors:
+            offsets[tensor] = offset
+        rows += [
+            PlanRow(name, offset, storage.size_bytes, storage.first, storage.last) for name in names
+        ]
+    scratches = [s.size_bytes for s in lives.storages if s.scratch_of != -1]
+    peak = max(range(len(order)), key=lambda position: lives.live_bytes[position], default=-1)
+    return Plan(
+        order=order,
+        offsets=tuple(offsets),
+        scratch_offsets=tuple(scratch_offsets),
+        arena_bytes=aligned(_top(lives.storages, placed), alignment),
+        scratch_bytes=max(scratches, default=0),
+        lower_bound_bytes=lives.lower_bound_bytes,
+        peak_op=order[peak] if order else -1,
+        rows=tuple(rows),
+    )
+
+
+def _top(storages: Sequence[Storage], offsets: Sequence[int]) -> int:
+    return max(
+        (offset + s.size_bytes for s, offset in zip(storages, offsets, strict=True)), default=0
+    )
+
+
+class _Placement:
+    """Which storages may not share bytes, and the lowest offset that is left for one of them."""
+
+    def __init__(self, lives: Liveness, alignment: int = ALIGNMENT) -> None:
+        storages = lives.storages
+        self.sizes = [aligned(storage.size_bytes, alignment) for storage in storages]
+        self.conflicts = [
+            [j for j, other in enumerate(storages) if j != i and storage.lives_with(other)]
+            for i, storage in enumerate(storages)
+        ]
+        self.offers: dict[tuple[int, int], Overlap] = {
+            (pair.input, pair.output): pair.offer for pair in lives.pairs
+        }
+
+    def lowest(self, index: int, offsets: Sequence[int], start: int = 0) -> int:
+        """The lowest offset >= start for one storage; `offsets` holds those placed, -1 for the others."""
+        size = self.sizes[index]
+        placed = [j for j in self.conflicts[index] if offsets[j] >= 0]
+        candidates = {start}
+        for j in placed:
+            candidates.add(offsets[j] + self.sizes[j])
+            candidates.update(self._beside(index, j, offsets[j]))
+        # The top of everything placed is always free.
+        for offset in sorted(candidate for candidate in candidates if candidate >= start):
+            if all(
+                offset >= offsets[j] + self.sizes[j]
+                or offset + size <= offsets[j]
+                or self._may_overlap(index, offset, j, offsets[j])
+                for j in placed
+            ):
+                return offset
+        raise AssertionError("the top of what is placed is free for any storage")
+
+    def _beside(self, index: int, other: int, other_offset: int) -> list[int]:
+        """Offsets that an offer between two storages makes worth trying."""
+        found = []
+        if offer := self.offers.get((other, index)):
+            found.append(other_offset - offer.distance)
+        if offer := self.offers.get((index, other)):
+            found.append(other_offset + offer.distance)
+        return [offset for offset in found if offset % ALIGNMENT == 0]
+
+    def _may_overlap(self, index: int, offset: int, other: int, other_offset: int) -> bool:
+        if (offer := self.offers.get((other, index))) and offer.allows(other_offset, offset):
+            return True
+        offer = self.offers.get((index, other))
+        return offer is not None and offer.allows(offset, other_offset)
+
+    def first_fit(self, sequence: Sequence[int]) -> list[int]:
+        """Places storages in this sequence, each as low as it goes."""
+        offsets = [-1] * len(self.sizes)
+        for index in sequence:
+            offsets[index] = self.lowest(index, offsets)
+        return offsets
+
+
+def _place(lives: Liveness) -> list[int]:
+    """The best offsets found; stops at the lower bound."""
+    storages, bound = lives.storages, lives.lower_bound_bytes
+    best: list[int] = []
+    best_top = -1
+    # With rounding to TFLM's alignment too: first fit can do better with larger pieces, and we are never worse than TFLM.
+    for placement in (_Placement(lives), _Placement(lives, _TFLM_ALIGNMENT)):
+        for priority in _PRIORITIES:
+            sequence = sorted(range(len(storages)), key=lambda i: priority(storages[i]))
+            offsets = placement.first_fit(sequence)
+            top = _top(storages, offsets)
+            if best_top < 0 or top < best_top:
+                best, best_top = offsets, top
+            if best_top <= bound:
+                return best
+    return _Search(lives, best, best_top).run()
+
+
+_PRIORITIES: tuple[Callable[[Storage], tuple[int, ...]], ...] = (
+    lambda s: (-s.size_bytes,),
+    lambda s: (-s.size_bytes, s.first),
+    lambda s: (-s.size_bytes, -(s.last - s.first)),
+    lambda s: (-s.size_bytes, -s.first),
+    lambda s: (-(s.last - s.first + 1) * s.size_bytes,),
+    lambda s: (-(s.last - s.first), -s.size_bytes),
+    lambda s: (s.first, -s.size_bytes),
+    lambda s: (-s.last, -s.size_bytes),
+)
+
+
+class _Search:
+    """Branch and bound: storages placed in order of offset, each as low as it goes above the last one.
+
+    Without overlaps one of these sequences is optimal: take an optimal plan, let everything drop, and read it off from the
+    bottom up.
+    """
+
+    def __init__(self, lives: Liveness, offsets: list[int], top: int) -> None:
+        self._lives = lives
+        self._placement = _Placement(lives)
+        self._best, self._best_top = offsets, top
+        self._nodes = 0
+        self._times = [
+            range(storage.first + 1, storage.last + 2) for storage in lives.storages
+        ]  # shifted by one: -1 becomes 0
+        n_times = max((times.stop for times in self._times), default=0)
+        self._unplaced = [0] * n_times
+        for size, times in zip(self._placement.sizes, self._times, strict=True):
+            for time in times:
+                self._unplaced[time] += size
+        for pair in lives.pairs:
+            in_bytes, out_bytes = (lives.storages[i].size_bytes for i in (pair.input, pair.output))
+            saving = in_bytes + out_bytes - pair.offer.span_bytes(in_bytes, out_bytes)
+            self._unplaced[lives.storages[pair.output].first + 1] -= saving
+        self._floor = [0] * n_times
+
+    def run(self) -> list[int]:
+        """The best offsets found within the limit of nodes."""
+        self._descend([-1] * len(self._times), 0, 0)
+        return self._best
+
+    def _descend(self, offsets: list[int], last_offset: int, top: int) -> None:
+        self._nodes += 1
+        waiting = [i for i, offset in enumerate(offsets) if offset < 0]
+        if not waiting:
+            self._best, self._best_top = list(offsets), top
+            return
+        moves = sorted(
+            (self._placement.lowest(i, offsets, last_offset), -self._placement.sizes[i], i)
+            for i in waiting
+        )
+        # Something must start below the lowest end of what could come next, or it could drop there.
+        lowest_end = min(offset - size for offset, size, _ in moves)
+        for offset, negative_size, index in moves:
+            if self._best_top <= self._lives.lower_bound_bytes or self._nodes > _SEARCH_NODES:
+                return
+            end = offset - negative_size
+            if offset >= lowest_end or end >= self._best_top:
+                continue
+            floors = [self._floor[time] for time in self._times[index]]
+            for time in self._times[index]:
+                self._floor[time] = max(self._floor[time], end)
+                self._unplaced[time] += negative_size
+            if self._is_open():
+                offsets[index] = offset
+                self._descend(offsets, offset, max(top, end))
+                offsets[index] = -1
+            for time, floor in zip(self._times[index], floors, strict=True):
+                self._floor[time] = floor
+                self._unplaced[time] -= negative_size
+
+    def _is_open(self) -> bool:
+        """Whether what is placed leaves room for a better plan at every time."""
+        return all(
+            floor + unplaced < self._best_top
+            for floor, unplaced in zip(self._floor, self._unplaced, strict=True)
+        )

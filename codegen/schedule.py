@@ -1,0 +1,173 @@
+"""The order of execution with the least peak memory.
+
+A search over sets of executed ops: cheapest peak first, so the first complete order is the best there is. Chains have one
+order; a graph with so many branches that the limit on states is reached gets a beam search instead. Never worse than the
+order of the file.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+
+from codegen import ir
+from codegen.liveness import Overlap, aligned, storage_of_tensors
+
+_MAX_STATES = 20_000
+_BEAM_WIDTH = 64
+
+
+def order_of_ops(
+    graph: ir.Graph,
+    *,
+    scratch: Mapping[int, int],
+    overlaps: Mapping[int, Sequence[Overlap]],
+) -> tuple[int, ...]:
+    """Op indices in an order whose peak of live bytes is as small as found; the file's own if none is better."""
+    memory = _Memory(graph, scratch, overlaps)
+    file_order = tuple(range(len(graph.ops)))
+    file_peak = memory.peak_bytes(file_order)
+    if file_peak <= memory.unavoidable_bytes:
+        return file_order
+    found = _best_first(memory) or _beam(memory)
+    return found if memory.peak_bytes(found) < file_peak else file_order
+
+
+class _Memory:
+    """Live bytes as ops are executed; a set of executed ops is a bit mask."""
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        scratch: Mapping[int, int],
+        overlaps: Mapping[int, Sequence[Overlap]],
+    ) -> None:
+        roots = storage_of_tensors(graph)
+        self.n_ops = len(graph.ops)
+        self._size = [aligned(tensor.size_bytes) for tensor in graph.tensors]
+        self._readers = [0] * len(graph.tensors)  # by storage: mask of ops that touch it
+        self._kept = {roots[tensor] for tensor in graph.outputs}
+        self._reads: list[set[int]] = []
+        self._output: list[int] = []
+        self._is_new: list[bool] = []
+        self._scratch = [aligned(scratch.get(index, 0)) for index in range(self.n_ops)]
+        self._savings: list[list[tuple[int, int]]] = []
+        self.needs = [0] * self.n_ops  # by op: mask of ops that must run before
+        writer = {output: index for index, op in enumerate(graph.ops) for output in op.outputs}
+        for index, op in enumerate(graph.ops):
+            reads = {roots[tensor] for tensor in op.inputs} - {-1}
+            output = roots[op.outputs[0]]
+            self._reads.append(reads)
+            self._output.append(output)
+            self._is_new.append(output == op.outputs[0])
+            for root in (*reads, output):
+                self._readers[root] |= 1 << index
+            for tensor in op.inputs:
+                if tensor in writer:
+                    self.needs[index] |= 1 << writer[tensor]
+            self._savings.append(
+                [
+                    (roots[op.inputs[offer.input]], self._saving(op, roots, offer))
+                    for offer in overlaps.get(index, ())
+                    if roots[op.inputs[offer.input]] not in (-1, output)
+                ]
+            )
+        self.start_bytes = sum(self._size[root] for root in {roots[t] for t in graph.inputs})
+        self.unavoidable_bytes = max(
+            (self._least_bytes(index) for index in range(self.n_ops)), default=0
+        )
+
+    def _saving(self, op: ir.Op, roots: Sequence[int], offer: Overlap) -> int:
+        in_bytes = self._size[roots[op.inputs[offer.input]]]
+        out_bytes = self._size[roots[op.outputs[0]]]
+        return in_bytes + out_bytes - offer.span_bytes(in_bytes, out_bytes)
+
+    def _least_bytes(self, index: int) -> int:
+        """What one op needs in any order."""
+        live = sum(self._size[root] for root in self._reads[index] | {self._output[index]})
+        return live + self._scratch[index] - sum(saving for _, saving in self._savings[index])
+
+    def step(self, done: int, live_bytes: int, index: int) -> tuple[int, int]:
+        """Bytes needed while an op runs, and live after it, given the ops done and the bytes live before."""
+        after = done | 1 << index
+        output = self._output[index]
+        during = live_bytes + (self._size[output] if self._is_new[index] else 0)
+        dying = {
+            root
+            for root in (*self._reads[index], output)
+            if root not in self._kept and self._readers[root] & ~after == 0
+        }
+        saved = sum(saving for root, saving in self._savings[index] if root in dying)
+        return (
+            during + self._scratch[index] - saved,
+            during - sum(self._size[root] for root in dying),
+        )
+
+    def peak_bytes(self, order: Sequence[int]) -> int:
+        """The most bytes needed at any op of an order."""
+        done, live_bytes, peak = 0, self.start_bytes, self.start_bytes
+        for index in order:
+            needed, live_bytes = self.step(done, live_bytes, index)
+            done, peak = done | 1 << index, max(peak, needed)
+        return peak
+
+    def ready(self, done: int) -> list[int]:
+        """Ops that can run next, in file order."""
+        return [
+            index
+            for index in range(self.n_ops)
+            if not done >> index & 1 and self.needs[index] & ~done == 0
+        ]
+
+
+def _best_first(memory: _Memory) -> tuple[int, ...]:
+    """The order of least peak; empty if the limit on states is reached."""
+    everything = (1 << memory.n_ops) - 1
+    # Among equal peaks the state with more ops done goes first, then the one found first.
+    heap: list[tuple[int, int, int, int, int, tuple[int, ...]]] = [
+        (memory.start_bytes, 0, 0, 0, memory.start_bytes, ())
+    ]
+    seen: set[int] = set()
+    count = 0
+    while heap:
+        peak, _, _, done, live_bytes, order = heapq.heappop(heap)
+        if done == everything:
+            return order
+        if done in seen:
+            continue
+        seen.add(done)
+        if len(seen) > _MAX_STATES:
+            return ()
+        for index in memory.ready(done):
+            needed, after_bytes = memory.step(done, live_bytes, index)
+            count += 1
+            heapq.heappush(
+                heap,
+                (
+                    max(peak, needed),
+                    -len(order) - 1,
+                    count,
+                    done | 1 << index,
+                    after_bytes,
+                    (*order, index),
+                ),
+            )
+    return ()
+
+
+def _beam(memory: _Memory) -> tuple[int, ...]:
+    """A good order: the best few states after each op."""
+    states: list[tuple[int, int, tuple[int, ...], int]] = [
+        (memory.start_bytes, memory.start_bytes, (), 0)
+    ]
+    for _ in range(memory.n_ops):
+        best: dict[int, tuple[int, int, tuple[int, ...], int]] = {}
+        for peak, live_bytes, order, done in states:
+            for index in memory.ready(done):
+                needed, after_bytes = memory.step(done, live_bytes, index)
+                after = done | 1 << index
+                state = (max(peak, needed), after_bytes, (*order, index), after)
+                if after not in best or state < best[after]:
+                    best[after] = state
+        states = sorted(best.values())[:_BEAM_WIDTH]
+    return states[0][2]
