@@ -87,7 +87,7 @@ def saturating_rounding_doubling_high_mul(a: Int64s, b: Int64s | int) -> Int64s:
 
 
 def rounding_divide_by_pot(x: Int64s, exponent: int | Int64s) -> Int64s:
-    """The quotient x / 2**exponent, rounded to nearest, halves away from zero; exponent is in 0..31."""
+    """The quotient x / 2**exponent for 0..31, rounded to nearest, halves away from zero."""
     x = np.asarray(x, np.int64)
     mask = (np.int64(1) << np.asarray(exponent, np.int64)) - 1
     remainder = x & mask
@@ -97,11 +97,11 @@ def rounding_divide_by_pot(x: Int64s, exponent: int | Int64s) -> Int64s:
 
 
 def multiply_by_quantized_multiplier(
-    x: Int64s | Int32s, value: int | Int64s, shift: int | Int64s
+    x: Int64s | Int32s, value: int | Int64s | Int32s, shift: int | Int64s | Int32s
 ) -> Int64s:
     """The product x * value * 2**(shift - 31), rounded as TFLM does.
 
-    The value and the shift may be arrays that broadcast with x. A left shift wraps like int32 multiplication.
+    The value and the shift may be arrays that broadcast with x. A left shift wraps like an int32.
     """
     shift = np.asarray(shift, np.int64)
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
@@ -123,7 +123,8 @@ _mul = saturating_rounding_doubling_high_mul  # the product of Qa and Qb is Q(a 
 
 def saturating_shift_left(x: Int64s, exponent: int) -> Int64s:
     """The product x * 2**exponent, saturated to int32."""
-    return np.minimum(np.maximum(x << exponent, INT32_MIN), INT32_MAX)
+    saturated: Int64s = np.clip(x << exponent, INT32_MIN, INT32_MAX)
+    return saturated
 
 
 def _exp_near_minus_one_eighth(a: Int64s) -> Int64s:
