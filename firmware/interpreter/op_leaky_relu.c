@@ -1,0 +1,34 @@
+/* op_leaky_relu.c: LEAKY_RELU, s8. */
+#include "ops.h"
+#include "params.h"
+
+#include <stddef.h>
+
+static const char *prepare(op_t *op)
+{
+    const tensor_t *input = op_input(op, 0);
+    const tensor_t *output = op_output(op);
+    const float alpha = fb_f32(op_options(op), LEAKY_RELU_ALPHA, 0.0f);
+    leaky_relu_params_t *params = op->params;
+
+    params->in_zero_point = tensor_zero_point(input);
+    params->out_zero_point = tensor_zero_point(output);
+    params->positive_factor = quantize_multiplier((double)(tensor_scale(input) / tensor_scale(output)));
+    params->negative_factor = quantize_multiplier((double)(tensor_scale(input) * alpha / tensor_scale(output)));
+    return NULL;
+}
+
+static void eval(const op_t *op)
+{
+    const leaky_relu_params_t *params = op->params;
+    const int8_t *x = (const int8_t *)op_input(op, 0)->data;
+    int8_t *out = (int8_t *)op_output(op)->data;
+    const uint32_t elements = tensor_elements(op_output(op));
+    for (uint32_t i = 0; i < elements; i++) {
+        const int32_t value = x[i] - params->in_zero_point;
+        const int32_t scaled = requantize(value, value >= 0 ? params->positive_factor : params->negative_factor);
+        out[i] = (int8_t)clamp_s32(scaled + params->out_zero_point, INT8_MIN, INT8_MAX);
+    }
+}
+
+const op_kind_t op_leaky_relu = {sizeof(leaky_relu_params_t), prepare, eval};
