@@ -50,9 +50,13 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What PlatformIO needs: the port of the chip family under firmware/ports."""
+    """What PlatformIO needs: the port of the chip family under firmware/ports, and how this board is wired.
+
+    `defines` become C macros; which of them a port reads is said at the top of its port.c.
+    """
 
     family: str
+    defines: dict[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

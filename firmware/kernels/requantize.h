@@ -1,0 +1,89 @@
+/*
+ * requantize.h: from 32-bit sums to int8, bit for bit as TFLM's reference kernels do it with double rounding.
+ *
+ * A real factor is multiplier * 2^(shift - 31) with multiplier in 2^30..2^31-1 (or 0). First rounding: the doubling high
+ * multiply, half up. Second rounding: the right shift, half away from zero. Both are kept; a single rounding differs by one
+ * now and then.
+ */
+#ifndef REQUANTIZE_H
+#define REQUANTIZE_H
+
+#include <stdint.h>
+
+#include "intrinsics.h"
+
+/* value limited to lowest..highest */
+static inline int32_t clamp(int32_t value, int32_t lowest, int32_t highest)
+{
+    return value < lowest ? lowest : value > highest ? highest : value;
+}
+
+/* value saturated to int8, then limited to an activation's range; costs nothing more where that is all of int8. */
+static inline int8_t clamp_s8(int32_t value, int32_t act_min, int32_t act_max)
+{
+    value = saturate_s8(value);
+    if (act_min > -128 && value < act_min) {
+        value = act_min;
+    }
+    if (act_max < 127 && value > act_max) {
+        value = act_max;
+    }
+    return (int8_t)value;
+}
+
+/* (value * multiplier + 2^30) >> 31: the high half of the doubled product, rounded half up; any value. */
+static inline int32_t doubling_high_multiply(int32_t value, int32_t multiplier)
+{
+    return (int32_t)(((int64_t)value * multiplier + (1 << 30)) >> 31);
+}
+
+/* value / 2^exponent, rounded half away from zero; any value, exponent 0..31. */
+static inline int32_t rounding_shift_right(int32_t value, int32_t exponent)
+{
+    uint32_t mask = (1u << exponent) - 1u;
+    uint32_t half = (mask >> 1) + (value < 0 ? 1u : 0u);
+
+    return (value >> exponent) + (((uint32_t)value & mask) > half ? 1 : 0);
+}
+
+/* value * multiplier * 2^(shift - 31), rounded twice; value * 2^shift must fit 32 bits when shift > 0. */
+static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shift)
+{
+    if (shift > 0) {
+        return doubling_high_multiply((int32_t)((uint32_t)value << shift), multiplier);
+    }
+    return rounding_shift_right(doubling_high_multiply(value, multiplier), -shift);
+}
+
+/* How one channel leaves its sum, as in the model; for requantize. */
+typedef struct {
+    int32_t bias;
+    int32_t multiplier;
+    int32_t shift;
+} scale_t;
+
+/*
+ * How one channel leaves its sum, prepared by the generator for requantize_channel.
+ *
+ * bias:       of the layer, with the input's zero point folded in
+ * multiplier: Q31
+ * round:      2^(exponent - 1) + (output's zero point << exponent)
+ * exponent:   right shift, 1 or more
+ */
+typedef struct {
+    int32_t bias;
+    int32_t multiplier;
+    int32_t round;
+    int32_t exponent;
+} requantize_t;
+
+/* requantize(sum + bias, multiplier, -exponent) + output zero point, without clamping; |sum + bias| < 2^30.
+ * Both roundings in one wide addition: the first is SMMLAR's own, the second is in `round`; sum >> 31 makes it go away from
+ * zero. */
+static inline int32_t requantize_channel(int32_t sum, requantize_t channel)
+{
+    sum += channel.bias;
+    return smmlar(sum * 2, channel.multiplier, channel.round + (sum >> 31)) >> channel.exponent;
+}
+
+#endif

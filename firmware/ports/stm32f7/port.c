@@ -1,0 +1,248 @@
+/*
+ * stm32f7/port.c: STM32F745/F746/F750/F756. RM = RM0385 (reference manual), PM = PM0253 (Cortex-M7 programming manual).
+ *
+ * From the board file, [build.defines]: HSE_HZ (crystal or clock on OSC_IN), HSE_BYPASS (1: a clock, 0: a crystal),
+ * UART (1, 3 or 6), UART_TX_PIN, UART_RX_PIN and TRIGGER_PIN as 16 * port + pin (port 0 is GPIOA).
+ */
+#include "port.h"
+
+#include "cortex_m.h"
+
+/* Core clock; APB2 runs at half of it, APB1 at a quarter, APB1's timers at half (RM 5.2, figure 13). */
+_Static_assert(HIL_CLOCK_HZ == 216000000, "this port sets 216 MHz");
+_Static_assert(HSE_HZ % 1000000 == 0, "the PLL's input is HSE_HZ divided to 1 MHz");
+#define APB1_HZ (HIL_CLOCK_HZ / 4u)
+#define APB2_HZ (HIL_CLOCK_HZ / 2u)
+#define TIM2_HZ (HIL_CLOCK_HZ / 2u)
+
+/* RCC (RM 5.3) */
+#define RCC_CR REGISTER(0x40023800)
+#define RCC_CR_HSEON (1u << 16)
+#define RCC_CR_HSERDY (1u << 17)
+#define RCC_CR_HSEBYP (1u << 18)
+#define RCC_CR_PLLON (1u << 24)
+#define RCC_CR_PLLRDY (1u << 25)
+#define RCC_PLLCFGR REGISTER(0x40023804)
+#define RCC_PLLCFGR_PLLM (HSE_HZ / 1000000u << 0) /* 1 MHz into the PLL */
+#define RCC_PLLCFGR_PLLN (432u << 6)              /* 432 MHz VCO */
+#define RCC_PLLCFGR_PLLP_DIV2 (0u << 16)          /* 216 MHz */
+#define RCC_PLLCFGR_PLLSRC_HSE (1u << 22)
+#define RCC_PLLCFGR_PLLQ (9u << 24) /* 48 MHz */
+#define RCC_CFGR REGISTER(0x40023808)
+#define RCC_CFGR_SW_PLL (2u << 0)
+#define RCC_CFGR_SWS (3u << 2)
+#define RCC_CFGR_SWS_PLL (2u << 2)
+#define RCC_CFGR_PPRE1_DIV4 (5u << 10)
+#define RCC_CFGR_PPRE2_DIV2 (4u << 13)
+#define RCC_AHB1ENR REGISTER(0x40023830) /* bit n: GPIO port n */
+#define RCC_APB1ENR REGISTER(0x40023840)
+#define RCC_APB1ENR_TIM2EN (1u << 0)
+#define RCC_APB1ENR_PWREN (1u << 28)
+#define RCC_APB2ENR REGISTER(0x40023844)
+/* PWR (RM 4.4) */
+#define PWR_CR1 REGISTER(0x40007000)
+#define PWR_CR1_VOS_SCALE1 (3u << 14)
+#define PWR_CR1_ODEN (1u << 16)
+#define PWR_CR1_ODSWEN (1u << 17)
+#define PWR_CSR1 REGISTER(0x40007004)
+#define PWR_CSR1_VOSRDY (1u << 14)
+#define PWR_CSR1_ODRDY (1u << 16)
+#define PWR_CSR1_ODSWRDY (1u << 17)
+/* FLASH (RM 3.7.1); 7 wait states at 216 MHz from 2.7 V on (RM table 5) */
+#define FLASH_ACR REGISTER(0x40023C00)
+#define FLASH_ACR_LATENCY (0xFu << 0)
+#define FLASH_ACR_LATENCY_7WS (7u << 0)
+#define FLASH_ACR_PRFTEN (1u << 8)
+#define FLASH_ACR_ARTEN (1u << 9)
+/* GPIO (RM 6.4) */
+#define GPIO(pin, offset) REGISTER(0x40020000u + 0x400u * ((pin) / 16u) + (offset))
+#define GPIO_MODER(pin) GPIO(pin, 0x00u)
+#define GPIO_OSPEEDR(pin) GPIO(pin, 0x08u)
+#define GPIO_PUPDR(pin) GPIO(pin, 0x0Cu)
+#define GPIO_BSRR(pin) GPIO(pin, 0x18u)
+#define GPIO_AFR(pin) GPIO(pin, 0x20u + 4u * ((pin) % 16u / 8u))
+#define GPIO_MODER_OUTPUT 1u
+#define GPIO_MODER_ALTERNATE 2u
+#define GPIO_OSPEEDR_HIGH 2u
+#define GPIO_PUPDR_PULL_UP 1u
+/* USART (RM 31.8): base address, enable bit, clock and alternate function (DS10916 table 13) of the one that is wired */
+#if UART == 1
+#define USART(offset) REGISTER(0x40011000u + (offset))
+#define USART_ENR RCC_APB2ENR
+#define USART_EN (1u << 4)
+#define USART_CLOCK_HZ APB2_HZ
+#define USART_AF 7u
+#elif UART == 3
+#define USART(offset) REGISTER(0x40004800u + (offset))
+#define USART_ENR RCC_APB1ENR
+#define USART_EN (1u << 18)
+#define USART_CLOCK_HZ APB1_HZ
+#define USART_AF 7u
+#elif UART == 6
+#define USART(offset) REGISTER(0x40011400u + (offset))
+#define USART_ENR RCC_APB2ENR
+#define USART_EN (1u << 5)
+#define USART_CLOCK_HZ APB2_HZ
+#define USART_AF 8u
+#else
+#error "UART in the board file should be 1, 3 or 6"
+#endif
+#define USART_CR1 USART(0x00u)
+#define USART_CR1_UE (1u << 0)
+#define USART_CR1_RE (1u << 2)
+#define USART_CR1_TE (1u << 3)
+#define USART_BRR USART(0x0Cu)
+#define USART_ISR USART(0x1Cu)
+#define USART_ISR_ORE (1u << 3)
+#define USART_ISR_RXNE (1u << 5)
+#define USART_ISR_TC (1u << 6)
+#define USART_ISR_TXE (1u << 7)
+#define USART_ICR USART(0x20u)
+#define USART_ICR_ORECF (1u << 3)
+#define USART_RDR USART(0x24u)
+#define USART_TDR USART(0x28u)
+/* TIM2 (RM 23.4) */
+#define TIM2_CR1 REGISTER(0x40000000)
+#define TIM2_CR1_CEN (1u << 0)
+#define TIM2_EGR REGISTER(0x40000014)
+#define TIM2_EGR_UG (1u << 0)
+#define TIM2_CNT REGISTER(0x40000024)
+#define TIM2_PSC REGISTER(0x40000028)
+#define TIM2_ARR REGISTER(0x4000002C)
+/* Caches of the Cortex-M7 (PM 4.3.7, 4.5) */
+#define SCB_CCR_DC (1u << 16)
+#define SCB_CCR_IC (1u << 17)
+#define SCB_CCSIDR REGISTER(0xE000ED80)
+#define SCB_CSSELR REGISTER(0xE000ED84)
+#define SCB_CSSELR_L1_DATA 0u
+#define SCB_ICIALLU REGISTER(0xE000EF50)
+#define SCB_DCISW REGISTER(0xE000EF60)
+
+static void wait_for(volatile uint32_t *reg, uint32_t mask, uint32_t value)
+{
+    while ((*reg & mask) != value) {
+    }
+}
+
+/* RM 4.1.4, entering over-drive mode, and 3.3.2, raising the clock: wait states first. */
+static void clocks_init(void)
+{
+    RCC_APB1ENR |= RCC_APB1ENR_PWREN;
+    (void)RCC_APB1ENR; /* two cycles pass before the peripheral answers (RM 5.2.12) */
+    PWR_CR1 |= PWR_CR1_VOS_SCALE1;
+
+    RCC_CR |= RCC_CR_HSEON | (HSE_BYPASS != 0 ? RCC_CR_HSEBYP : 0u);
+    wait_for(&RCC_CR, RCC_CR_HSERDY, RCC_CR_HSERDY);
+    RCC_PLLCFGR = RCC_PLLCFGR_PLLM | RCC_PLLCFGR_PLLN | RCC_PLLCFGR_PLLP_DIV2 | RCC_PLLCFGR_PLLSRC_HSE | RCC_PLLCFGR_PLLQ;
+    RCC_CR |= RCC_CR_PLLON;
+    PWR_CR1 |= PWR_CR1_ODEN;
+    wait_for(&PWR_CSR1, PWR_CSR1_ODRDY, PWR_CSR1_ODRDY);
+    PWR_CR1 |= PWR_CR1_ODSWEN;
+    wait_for(&PWR_CSR1, PWR_CSR1_ODSWRDY, PWR_CSR1_ODSWRDY);
+    wait_for(&PWR_CSR1, PWR_CSR1_VOSRDY, PWR_CSR1_VOSRDY);
+
+    FLASH_ACR = FLASH_ACR_LATENCY_7WS | FLASH_ACR_PRFTEN | FLASH_ACR_ARTEN;
+    wait_for(&FLASH_ACR, FLASH_ACR_LATENCY, FLASH_ACR_LATENCY_7WS);
+    RCC_CFGR = RCC_CFGR_PPRE1_DIV4 | RCC_CFGR_PPRE2_DIV2;
+    wait_for(&RCC_CR, RCC_CR_PLLRDY, RCC_CR_PLLRDY);
+    RCC_CFGR |= RCC_CFGR_SW_PLL;
+    wait_for(&RCC_CFGR, RCC_CFGR_SWS, RCC_CFGR_SWS_PLL);
+}
+
+/* Both caches hold random bytes after power-on and are invalidated before they are switched on (PM 4.5). */
+static void caches_init(void)
+{
+    SCB_ICIALLU = 0;
+    SCB_CSSELR = SCB_CSSELR_L1_DATA;
+    cortex_m_sync();
+    uint32_t last_set = SCB_CCSIDR >> 13 & 0x7FFFu;
+    uint32_t last_way = SCB_CCSIDR >> 3 & 0x3FFu; /* 3: four ways, hence bits 31:30 of DCISW */
+    for (uint32_t set = 0; set <= last_set; set++) {
+        for (uint32_t way = 0; way <= last_way; way++) {
+            SCB_DCISW = way << 30 | set << 5;
+        }
+    }
+    cortex_m_sync();
+    SCB_CCR |= SCB_CCR_IC | SCB_CCR_DC;
+    cortex_m_sync();
+}
+
+static void pin_mode(uint32_t pin, uint32_t mode)
+{
+    GPIO_MODER(pin) = (GPIO_MODER(pin) & ~(3u << 2 * (pin % 16))) | mode << 2 * (pin % 16);
+}
+
+static void uart_pin(uint32_t pin)
+{
+    GPIO_AFR(pin) = (GPIO_AFR(pin) & ~(0xFu << 4 * (pin % 8))) | USART_AF << 4 * (pin % 8);
+    GPIO_OSPEEDR(pin) |= GPIO_OSPEEDR_HIGH << 2 * (pin % 16);
+    GPIO_PUPDR(pin) = (GPIO_PUPDR(pin) & ~(3u << 2 * (pin % 16))) | GPIO_PUPDR_PULL_UP << 2 * (pin % 16);
+    pin_mode(pin, GPIO_MODER_ALTERNATE);
+}
+
+void port_init(void)
+{
+    clocks_init();
+    caches_init();
+
+    RCC_AHB1ENR |= 1u << UART_TX_PIN / 16 | 1u << UART_RX_PIN / 16 | 1u << TRIGGER_PIN / 16;
+    RCC_APB1ENR |= RCC_APB1ENR_TIM2EN;
+    USART_ENR |= USART_EN;
+    (void)USART_ENR;
+
+    TIM2_PSC = TIM2_HZ / 1000000u - 1;
+    TIM2_ARR = 0xFFFFFFFFu;
+    TIM2_EGR = TIM2_EGR_UG; /* takes the prescaler over */
+    TIM2_CR1 = TIM2_CR1_CEN;
+
+    port_trigger(0);
+    pin_mode(TRIGGER_PIN, GPIO_MODER_OUTPUT);
+    uart_pin(UART_TX_PIN);
+    uart_pin(UART_RX_PIN);
+    USART_BRR = (USART_CLOCK_HZ + HIL_BAUD / 2u) / HIL_BAUD;
+    USART_CR1 = USART_CR1_UE | USART_CR1_RE | USART_CR1_TE;
+}
+
+uint32_t port_clock_hz(void)
+{
+    return HIL_CLOCK_HZ;
+}
+
+uint8_t port_uart_read(void)
+{
+    for (;;) {
+        uint32_t status = USART_ISR;
+        if ((status & USART_ISR_ORE) != 0) {
+            USART_ICR = USART_ICR_ORECF; /* a byte was lost; the command's CRC will tell */
+        }
+        if ((status & USART_ISR_RXNE) != 0) {
+            return (uint8_t)USART_RDR;
+        }
+    }
+}
+
+void port_uart_write(uint8_t byte)
+{
+    wait_for(&USART_ISR, USART_ISR_TXE, USART_ISR_TXE);
+    USART_TDR = byte;
+}
+
+void port_uart_flush(void)
+{
+    wait_for(&USART_ISR, USART_ISR_TC, USART_ISR_TC);
+}
+
+uint32_t port_coarse_us(void)
+{
+    return TIM2_CNT;
+}
+
+void port_trigger(int high)
+{
+    GPIO_BSRR(TRIGGER_PIN) = 1u << (TRIGGER_PIN % 16 + (high != 0 ? 0 : 16));
+}
+
+_Noreturn void port_reset(void)
+{
+    cortex_m_reset();
+}

@@ -1,0 +1,264 @@
+/*
+ * mlperf.c: MLPerf Tiny's device protocol in performance mode, so that its runner can drive the board unchanged.
+ *
+ * Replies follow the runner's expectations: the boot lines, `m-...` per command, `m-ready` last (written by main.c).
+ */
+#include <stddef.h>
+
+#include "bench.h"
+#include "commands.h"
+#include "model.h"
+#include "port.h"
+
+enum { DEFAULT_WARM_UPS = 10, ECHOED_CHARS = 32 };
+
+static uint32_t db_expected, db_received; /* bytes of the running `db load` */
+
+/* Models of the benchmark by how their names start; the runner knows them as these. */
+static const char *const benchmark_models[] = {"ad01", "ic01", "kws01", "vww01", "sww01", "strww01"};
+
+static bool starts_with(const char *text, const char *start)
+{
+    while (*start != '\0' && *text == *start) {
+        text++;
+        start++;
+    }
+    return *start == '\0';
+}
+
+/* Microseconds in 64 bits: the chip's timer wraps after 71 minutes, of which one is noticed per call. */
+static uint64_t lap_us(void)
+{
+    static uint32_t last, wraps;
+    uint32_t now = port_coarse_us();
+    if (now < last) {
+        wraps++;
+    }
+    last = now;
+    return (uint64_t)wraps << 32 | now;
+}
+
+static void timestamp(const wire_command_t *command)
+{
+    (void)command;
+    uint64_t us = lap_us();
+    wire_text("m-lap-us-");
+    wire_decimal(us);
+    wire_end();
+}
+
+static void name(const wire_command_t *command)
+{
+    (void)command;
+    wire_text("m-name-dut-[" HIL_BOARD "]\r\n");
+}
+
+static void profile(const wire_command_t *command)
+{
+    (void)command;
+    const char *model = model_info.name;
+    for (uint32_t i = 0; i < sizeof benchmark_models / sizeof benchmark_models[0]; i++) {
+        if (starts_with(model, benchmark_models[i])) {
+            model = benchmark_models[i];
+        }
+    }
+    wire_text("m-profile-[ULPMark for tinyML Firmware V0.0.1]\r\nm-model-[");
+    wire_text(model);
+    wire_text("]\r\n");
+}
+
+static void help(const wire_command_t *command)
+{
+    (void)command;
+    wire_text("name                 board\r\n"
+              "timestamp            microseconds since reset\r\n"
+              "profile              benchmark and model\r\n"
+              "db load N            N input bytes follow\r\n"
+              "db HH...             input bytes, hexadecimal\r\n"
+              "db print             the input bytes\r\n"
+              "infer N [W]          N inferences after W warm-ups (10)\r\n"
+              "results              outputs of the last inference\r\n"
+              "rig VERB ... CRC     the rig's own commands\r\n");
+}
+
+static void results(const wire_command_t *command)
+{
+    (void)command;
+    if (!bench_outputs_valid()) {
+        wire_text("e-[No inference yet]\r\n");
+        return;
+    }
+    const char *separator = "m-results-[";
+    for (uint32_t index = 0; index < model_info.output_count; index++) {
+        model_io_t io = model_output(index);
+        uint32_t width = io.dtype == MODEL_S8 || io.dtype == MODEL_U8 ? 1 : io.dtype == MODEL_S16 ? 2 : 4;
+        for (uint32_t i = 0; i < io.bytes / width; i++) {
+            const void *at = io.data + i * width;
+            float value = 0.0f;
+            switch (io.dtype) {
+            case MODEL_S8:
+                value = io.scale * (float)(*(const int8_t *)at - io.zero_point);
+                break;
+            case MODEL_U8:
+                value = io.scale * (float)(*(const uint8_t *)at - io.zero_point);
+                break;
+            case MODEL_S16:
+                value = io.scale * (float)(*(const int16_t *)at - io.zero_point);
+                break;
+            case MODEL_S32:
+                value = io.scale * ((float)*(const int32_t *)at - (float)io.zero_point);
+                break;
+            case MODEL_F32:
+                value = *(const float *)at;
+                break;
+            }
+            wire_text(separator);
+            wire_fixed3(value);
+            separator = ",";
+        }
+    }
+    wire_text("]\r\n");
+}
+
+static void infer(const wire_command_t *command)
+{
+    uint32_t count;
+    uint32_t warm_ups = DEFAULT_WARM_UPS;
+    if (command->count < 2 || !wire_parse_u32(command->token[1], &count) ||
+        (command->count > 2 && !wire_parse_u32(command->token[2], &warm_ups))) {
+        wire_text("e-[infer needs a number of inferences and may have one of warm-ups]\r\n");
+        return;
+    }
+    if (count == 0 || warm_ups > UINT32_MAX - count || !bench_inputs_ready(count + warm_ups)) {
+        wire_text(count == 0 ? "e-[Inferences must be more than 0]\r\n"
+                             : "e-[No room for an input store: load the inputs, then infer 1 0]\r\n");
+        return;
+    }
+
+    wire_text("m-warmup-start-");
+    wire_decimal(warm_ups);
+    wire_end();
+    for (uint32_t i = 0; i < warm_ups; i++) {
+        bench_infer();
+    }
+    wire_text("m-warmup-done\r\nm-infer-start-");
+    wire_decimal(count);
+    wire_end();
+    port_uart_flush();
+
+    timestamp(command);
+    port_uart_flush();
+    port_trigger(1);
+    for (uint32_t i = 0; i < count; i++) {
+        bench_infer();
+    }
+    port_trigger(0);
+    timestamp(command);
+    wire_text("m-infer-done\r\n");
+    results(command);
+}
+
+static void db_load(const wire_command_t *command)
+{
+    uint32_t bytes;
+    if (command->count < 3 || !wire_parse_u32(command->token[2], &bytes) || bytes == 0) {
+        wire_text("e-[db load needs a number of bytes]\r\n");
+        return;
+    }
+    if (bytes > bench_in_bytes()) {
+        wire_text("e-[Supplied buffer size of ");
+        wire_decimal(bytes);
+        wire_text(" exceeds the model's inputs of ");
+        wire_decimal(bench_in_bytes());
+        wire_text("]\r\n");
+        return;
+    }
+    db_expected = bytes;
+    db_received = 0;
+    wire_text("m-[Expecting ");
+    wire_decimal(bytes);
+    wire_text(" bytes]\r\n");
+}
+
+static void db_print(void)
+{
+    enum { PER_LINE = 8 };
+    for (uint32_t i = 0; i < bench_in_bytes(); i++) {
+        if (i % PER_LINE == 0) {
+            wire_text(i == 0 ? "m-buffer" : "\r\nm-buffer");
+        }
+        wire_char('-');
+        wire_hex(bench_read_input(i), 2);
+    }
+    wire_end();
+}
+
+static void db_bytes(const char *digits)
+{
+    for (; digits[0] != '\0'; digits += 2) {
+        int32_t high = wire_hex_digit(digits[0]);
+        int32_t low = wire_hex_digit(digits[1]);
+        if (digits[1] == '\0') {
+            wire_text("e-[Insufficent number of hex digits]\r\n"); /* the benchmark's spelling */
+            return;
+        }
+        if (high < 0 || low < 0) {
+            wire_text("e-[Invalid hex digit]\r\n");
+            return;
+        }
+        if (db_received == db_expected) {
+            wire_text("e-[More bytes than db load announced]\r\n");
+            return;
+        }
+        bench_write_input(db_received++, (uint8_t)(high << 4 | low));
+        if (db_received == db_expected) {
+            wire_text("m-load-done\r\n");
+        }
+    }
+}
+
+static void db(const wire_command_t *command)
+{
+    if (command->count < 2) {
+        wire_text("e-[db needs load, print or bytes]\r\n");
+    } else if (wire_equal(command->token[1], "load")) {
+        db_load(command);
+    } else if (wire_equal(command->token[1], "print")) {
+        db_print();
+    } else {
+        db_bytes(command->token[1]);
+    }
+}
+
+void mlperf_boot(void)
+{
+    wire_text("m-timestamp-mode-performance\r\n");
+    timestamp(NULL);
+    wire_text("m-init-done\r\n");
+}
+
+typedef struct {
+    const char *name;
+    void (*answer)(const wire_command_t *command);
+} verb_t;
+
+static const verb_t verbs[] = {
+    {"name", name},     {"timestamp", timestamp}, {"profile", profile}, {"help", help},
+    {"db", db},         {"infer", infer},         {"results", results},
+};
+
+void mlperf_command(const wire_command_t *command)
+{
+    for (uint32_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
+        if (wire_equal(command->token[0], verbs[i].name)) {
+            verbs[i].answer(command);
+            return;
+        }
+    }
+    wire_text("e-[Unknown command: ");
+    for (uint32_t i = 0; i < ECHOED_CHARS && command->token[0][i] != '\0'; i++) {
+        char c = command->token[0][i];
+        wire_char(c > ' ' && c <= '~' ? c : '?');
+    }
+    wire_text("]\r\n");
+}
