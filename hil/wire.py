@@ -294,11 +294,12 @@ class Wire:
                 raise WireError(f"the board restarted while it answered {verb!r}", "m-init-done")
 
     def _line(self, deadline: float, timeout_s: float, waiting_for: str) -> Line:
-        while b"\n" not in self._received:
+        # The deadline holds for a board that chatters, too: it is checked before every line.
+        while remaining(deadline) == 0.0 or b"\n" not in self._received:
             data = self._link.read(remaining(deadline))
-            if not data and remaining(deadline) == 0.0:
-                raise LinkTimeout(self._link.port, timeout_s, self._last, waiting_for)
             self._last = (self._last + data)[-200:]
+            if remaining(deadline) == 0.0:
+                raise LinkTimeout(self._link.port, timeout_s, self._last, waiting_for)
             self._received += data
             if b"\n" not in self._received and len(self._received) > LINE_BYTES:
                 self._received = b""

@@ -1,0 +1,153 @@
+"""The result store: records, studies and trials in one database, SQLite by default.
+
+Every method that writes is one transaction, on the disk when it returns: a kill at any moment loses
+nothing that was acknowledged, and unique constraints see to it that nothing enters twice. Several
+threads may share a Store and several processes may open the same file. Not here: tables for people
+(report).
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sql
+
+from hil.board import BOARDS_DIR
+from hil.database import Database, records_table, studies_table, trials_table
+from hil.errors import UsageError
+from hil.record import Record
+from hil.studies import DuplicateTrial, Study, StudyCost, TrialRow, decode_record, insert_record
+
+__all__ = ["DEFAULT_PATH", "DuplicateTrial", "Store", "Study", "StudyCost", "StudyRow", "TrialRow"]
+
+DEFAULT_PATH = BOARDS_DIR.parent / "results" / "hil.sqlite"
+
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """One line of the list of studies; `trials` is their number."""
+
+    name: str
+    created_at: str
+    config: dict[str, Any]
+    trials: int
+
+
+class Store:
+    """An open store; close it, or use it in a `with`.
+
+    Args:
+        where: path of an SQLite file, made if missing, or a database URL of SQLAlchemy, such as "postgresql://...".
+    """
+
+    def __init__(self, where: str | Path = DEFAULT_PATH) -> None:
+        self._database = Database(where)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def open_study(self, name: str, config: dict[str, Any]) -> Study:
+        """The study of that name, made if missing.
+
+        Raises:
+            UsageError: it exists with other settings, or the name is not a plain word.
+        """
+        if not _STUDY_NAME.match(name):
+            raise UsageError(
+                f"study name {name!r}: use up to 64 letters, digits, '.', '_' and '-', "
+                "a letter or digit first"
+            )
+        plain = json.loads(json.dumps(config))
+        with self._database.write() as connection:
+            row = connection.execute(
+                sql.select(studies_table).where(studies_table.c.name == name)
+            ).first()
+            if row is None:
+                connection.execute(
+                    studies_table.insert().values(name=name, created_at=_now(), config=plain)
+                )
+            elif row.config != plain:
+                raise UsageError(_config_differs(name, row.config, plain))
+        return self.load_study(name)
+
+    def load_study(self, name: str) -> Study:
+        """The study of that name; raises UsageError with the names that exist."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                sql.select(studies_table).where(studies_table.c.name == name)
+            ).first()
+        if row is None:
+            known = ", ".join(study.name for study in self.studies()) or "none"
+            raise UsageError(f"no study {name!r} in {self._database.name}; studies there: {known}")
+        return Study(self._database, row.id, row.name, row.created_at, row.config)
+
+    def studies(self) -> list[StudyRow]:
+        """All studies, in the order in which they were made."""
+        count = sql.func.count(trials_table.c.id)
+        query = (
+            sql.select(
+                studies_table.c.name, studies_table.c.created_at, studies_table.c.config, count
+            )
+            .outerjoin(trials_table, trials_table.c.study_id == studies_table.c.id)
+            .group_by(studies_table.c.id, studies_table.c.name, studies_table.c.created_at)
+            .order_by(studies_table.c.id)
+        )
+        with self._database.read() as connection:
+            return [StudyRow(*row) for row in connection.execute(query)]
+
+    def add_record(self, record: Record) -> int:
+        """Id of the record in the store; the identical record again gives the same id."""
+        with self._database.write() as connection:
+            return insert_record(connection, record)
+
+    def records(
+        self,
+        *,
+        model_sha256: str | None = None,
+        board: str | None = None,
+        engine: str | None = None,
+    ) -> list[Record]:
+        """Records, oldest first; of one model, board or engine if given."""
+        query = sql.select(records_table.c.record).order_by(
+            records_table.c.started_at, records_table.c.id
+        )
+        if model_sha256 is not None:
+            query = query.where(records_table.c.model_sha256 == model_sha256)
+        if board is not None:
+            query = query.where(records_table.c.board == board)
+        if engine is not None:
+            query = query.where(records_table.c.engine == engine)
+        with self._database.read() as connection:
+            return [decode_record(self._database, value) for (value,) in connection.execute(query)]
+
+
+def _config_differs(name: str, stored: dict[str, Any], given: dict[str, Any]) -> str:
+    keys = sorted(key for key in stored.keys() | given.keys() if stored.get(key) != given.get(key))
+    changes = ", ".join(
+        f"{key} was {stored.get(key)!r}, now {given.get(key)!r}" for key in keys[:3]
+    )
+    return f"study {name!r} exists with other settings ({changes}); give the study another name"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
