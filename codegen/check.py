@@ -1,7 +1,8 @@
 """Every rule that a Graph keeps, as one table of ops; run after import and between passes.
 
-A graph that passes `check` can be planned and generated: shapes agree, types and scales are ones for which our kernels give
-the same bytes as TFLM's reference kernels. What a rule refuses is named by op, output tensor and reason.
+A graph that passes `check` can be planned and generated: shapes agree, types and scales are ones
+for which our kernels give the same bytes as TFLM's reference kernels. What a rule refuses is named
+by op, output tensor and reason.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ class Operands:
         self.where = f"op {op.name} (operator {op.source} of the file)"
 
     def invalid(self, rule: str) -> GraphInvalid:
+        """An error that names this op."""
         return GraphInvalid(rule, self.where)
 
     def unsupported(self, reason: str) -> UnsupportedOp:
+        """An error that names this op."""
         return UnsupportedOp(self.op.kind, self.where, reason)
 
 
@@ -49,8 +52,9 @@ class Operands:
 class Rule:
     """What one op demands.
 
-    `types` lists its operands: a dtype or several joined by `|`, with `?` for an optional and `+` for one or more. `shape`
-    gives the output's shape; `scales` checks quantisation and attributes, None where any is fine.
+    `types` lists its operands: a dtype or several joined by `|`, with `?` for an optional and `+`
+    for one or more. `shape` gives the output's shape; `scales` checks quantisation and attributes,
+    None where any is fine.
     """
 
     types: tuple[str, ...]
@@ -80,7 +84,8 @@ def check(graph: ir.Graph) -> None:
         shape = rule.shape(operands)
         if shape != operands.output.shape:
             raise operands.invalid(
-                f"its output is declared as {list(operands.output.shape)}, but its inputs give {list(shape)}"
+                f"its output is declared as {list(operands.output.shape)}, "
+                f"but its inputs give {list(shape)}"
             )
         if rule.scales is not None:
             rule.scales(operands)
@@ -188,7 +193,7 @@ def _check_types(operands: Operands, rule: Rule) -> None:
 
 
 def _check_quantised(operands: Operands) -> None:
-    """Every integer activation has one scale and one zero point; weights and biases have their own rules."""
+    """Every integer activation has one scale and one zero point; weights have their own rules."""
     is_weighted = isinstance(operands.op, ir.Conv2D | ir.DepthwiseConv2D | ir.FullyConnected)
     activations = operands.inputs[:1] if is_weighted else operands.inputs
     for tensor in (*activations, operands.output):
@@ -231,7 +236,8 @@ def _windows(
     extent = (kernel - 1) * dilation + 1
     if min(kernel, stride, dilation) < 1 or size + pad < extent:
         raise operands.invalid(
-            f"a window of {extent} with stride {stride} does not fit {size} elements with {pad} of padding"
+            f"a window of {extent} with stride {stride} does not fit {size} elements "
+            f"with {pad} of padding"
         )
     return (size + pad - extent) // stride + 1
 
@@ -384,14 +390,15 @@ def _close(a: float, b: float) -> bool:
 
 
 def _same_scale(operands: Operands) -> None:
-    """The op moves or compares bytes and does not rescale; TFLM does not either, so scales must agree."""
+    """The op moves or compares bytes; neither we nor TFLM rescale them, so scales must agree."""
     for tensor in operands.inputs:
         if tensor.zero_point != operands.output.zero_point or not _close(
             tensor.scale, operands.output.scale
         ):
             raise operands.unsupported(
-                f"input {tensor.name} has scale {tensor.scale:.6g}, zero point {tensor.zero_point}, its output "
-                f"{operands.output.scale:.6g}, {operands.output.zero_point}; they must be equal"
+                f"input {tensor.name} has scale {tensor.scale:.6g}, zero point {tensor.zero_point}, "
+                f"its output {operands.output.scale:.6g}, {operands.output.zero_point}; "
+                "they must be equal"
             )
 
 
@@ -442,7 +449,8 @@ def _sum_scales(operands: Operands) -> None:
     widest = 2 * max(tensor.scale for tensor in operands.inputs)
     if widest / ((1 << 20) * operands.output.scale) >= 1:
         raise operands.unsupported(
-            f"its output's scale {operands.output.scale:.6g} is too small for inputs of {widest / 2:.6g}"
+            f"its output's scale {operands.output.scale:.6g} is too small "
+            f"for inputs of {widest / 2:.6g}"
         )
 
 

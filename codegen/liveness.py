@@ -1,8 +1,9 @@
-"""Which bytes are needed when: storages, their sizes and lives, and where an output may lie over a dying input.
+"""Which bytes are needed when: storages, their sizes and lives, and which may lie over each other.
 
-A storage is a run of bytes in the arena. Tensors joined by Reshape share one, since a reshape moves nothing; an op's scratch
-is one that lives during its op only. Times are positions in the order of execution: a model input lives from -1, before the
-first op, a model output until the number of ops, after the last.
+A storage is a run of bytes in the arena. Tensors joined by Reshape share one, since a reshape moves
+nothing; an op's scratch is one that lives during its op only. Times are positions in the order of
+execution: a model input lives from -1, before the first op, a model output until the number of ops,
+after the last.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Overlap:
 
     Args:
         input: position in op.inputs.
-        distance: the output may start at the input's offset minus this many bytes, or lower; negative allows higher.
+        distance: the output may start at the input's offset minus this many bytes, or lower;
+            negative allows higher.
         is_exact: only exactly that offset is allowed; distance 0 is then an in-place kernel.
     """
 
@@ -36,7 +38,7 @@ class Overlap:
     is_exact: bool = False
 
     def allows(self, in_offset: int, out_offset: int) -> bool:
-        """Whether the kernel works with input and output at these offsets, although they overlap."""
+        """Whether the kernel works with overlapping input and output at these offsets."""
         highest = in_offset - self.distance
         return out_offset == highest if self.is_exact else out_offset <= highest
 
@@ -53,7 +55,7 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """One run of bytes: `tensors` of the graph, or the scratch of op `scratch_of` (-1 if it is none)."""
+    """One run of bytes: `tensors` of the graph, or scratch of op `scratch_of` (else -1)."""
 
     size_bytes: int
     first: int
@@ -94,7 +96,7 @@ class Liveness:
 
 
 def storage_of_tensors(graph: ir.Graph) -> tuple[int, ...]:
-    """For each tensor, the tensor whose storage it shares: itself, or what it is a reshape of; -1 for constants."""
+    """For each tensor the one whose storage it shares: itself or what it reshapes; -1: constant."""
     root = [-1 if tensor.is_constant else i for i, tensor in enumerate(graph.tensors)]
     for op in graph.ops:
         if isinstance(op, ir.Reshape) and root[op.inputs[0]] != -1:

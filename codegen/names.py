@@ -1,7 +1,7 @@
 """Text from a model made harmless: C identifiers for generated code, quoted text for messages.
 
-A model's names are bytes from outside: megabytes long, not UTF-8, with quotes, newlines or comment ends. Only what these
-functions return may reach C, a file name or a terminal.
+A model's names are bytes from outside: megabytes long, not UTF-8, with quotes, newlines or comment
+ends. Only what these functions return may reach C, a file name or a terminal.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ _SHOWN_CHARS = 60
 
 
 def c_identifier(hint: str, suffix: str) -> str:
-    """A C identifier such as `conv2d_relu_t22`: the last two path parts of a name, then `_` and the suffix.
+    """A C identifier such as `conv2d_relu_t22`: the end of a name's path, then the suffix.
 
-    The suffix makes it unique and keeps it from being a keyword, a library name or a macro (those are never lower case
-    letters followed by `_t` and digits, or by `_` and digits).
+    The suffix makes it unique and keeps it from being a keyword, a library name or a macro (those
+    are never lower case letters followed by `_t` and digits, or by `_` and digits).
 
     Args:
         hint: a name from the model; only its first `;` separated part counts.
@@ -36,7 +36,7 @@ def c_identifier(hint: str, suffix: str) -> str:
 
 
 def graph_name(name: str) -> str:
-    """A graph's name as [A-Za-z0-9_]+, at most MAX_IDENTIFIER characters, starting with a letter."""
+    """A graph's name as [A-Za-z0-9_]+ that starts with a letter, at most MAX_IDENTIFIER long."""
     text = re.sub(r"[^A-Za-z0-9]+", "_", name[:1024]).strip("_")[:MAX_IDENTIFIER]
     return text if text[:1].isalpha() else f"model_{text}"[:MAX_IDENTIFIER].rstrip("_")
 

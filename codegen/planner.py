@@ -1,7 +1,8 @@
 """Offsets in the arena: no two storages that live together share a byte, unless a kernel allows it.
 
-Tried in turn until the lower bound of liveness is reached: greedy first fit in several orders, then a branch and bound over
-placements from the bottom up with a limit on its nodes (not on time: equal input gives an equal plan).
+Tried in turn until the lower bound of liveness is reached: greedy first fit in several orders, then
+a branch and bound over placements from the bottom up with a limit on its nodes (not on time: equal
+input gives an equal plan).
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ class _Placement:
         }
 
     def lowest(self, index: int, offsets: Sequence[int], start: int = 0) -> int:
-        """The lowest offset >= start for one storage; `offsets` holds those placed, -1 for the others."""
+        """The lowest offset >= start for one storage; `offsets` is -1 for those not placed yet."""
         size = self.sizes[index]
         placed = [j for j in self.conflicts[index] if offsets[j] >= 0]
         candidates = {start}
@@ -228,7 +229,8 @@ def _place(lives: Liveness) -> list[int]:
     storages, bound = lives.storages, lives.lower_bound_bytes
     best: list[int] = []
     best_top = -1
-    # With rounding to TFLM's alignment too: first fit can do better with larger pieces, and we are never worse than TFLM.
+    # With rounding to TFLM's alignment too: first fit can do better with larger pieces, and we are
+    # never worse than TFLM.
     for placement in (_Placement(lives), _Placement(lives, _TFLM_ALIGNMENT)):
         for priority in _PRIORITIES:
             sequence = sorted(range(len(storages)), key=lambda i: priority(storages[i]))
@@ -254,10 +256,10 @@ _PRIORITIES: tuple[Callable[[Storage], tuple[int, ...]], ...] = (
 
 
 class _Search:
-    """Branch and bound: storages placed in order of offset, each as low as it goes above the last one.
+    """Branch and bound: storages in order of offset, each as low as it goes above the last one.
 
-    Without overlaps one of these sequences is optimal: take an optimal plan, let everything drop, and read it off from the
-    bottom up.
+    Without overlaps one of these sequences is optimal: take an optimal plan, let everything drop,
+    and read it off from the bottom up.
     """
 
     def __init__(self, lives: Liveness, offsets: list[int], top: int) -> None:

@@ -1,8 +1,8 @@
 """The order of execution with the least peak memory.
 
-A search over sets of executed ops: cheapest peak first, so the first complete order is the best there is. Chains have one
-order; a graph with so many branches that the limit on states is reached gets a beam search instead. Never worse than the
-order of the file.
+A search over sets of executed ops: cheapest peak first, so the first complete order is the best
+there is. Chains have one order; a graph with so many branches that the limit on states is reached
+gets a beam search instead. Never worse than the order of the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def order_of_ops(
     scratch: Mapping[int, int],
     overlaps: Mapping[int, Sequence[Overlap]],
 ) -> tuple[int, ...]:
-    """Op indices in an order whose peak of live bytes is as small as found; the file's own if none is better."""
+    """Op indices in the order of the smallest peak found; the file's own if none is smaller."""
     memory = _Memory(graph, scratch, overlaps)
     file_order = tuple(range(len(graph.ops)))
     file_peak = memory.peak_bytes(file_order)
@@ -88,7 +88,7 @@ class _Memory:
         return live + self._scratch[index] - sum(saving for _, saving in self._savings[index])
 
     def step(self, done: int, live_bytes: int, index: int) -> tuple[int, int]:
-        """Bytes needed while an op runs, and live after it, given the ops done and the bytes live before."""
+        """Bytes needed while an op runs, and live after it, given the ops done and bytes live."""
         after = done | 1 << index
         output = self._output[index]
         during = live_bytes + (self._size[output] if self._is_new[index] else 0)

@@ -1,7 +1,7 @@
 """The bytes of a .tflite as plain records: bounded in time and memory whatever the bytes are.
 
-Every access to the flatbuffer that can fail on corrupt bytes happens here and fails as GraphInvalid. What the records mean
-(shapes, types, ops) is judged in import_tflite.
+Every access to the flatbuffer that can fail on corrupt bytes happens here and fails as
+GraphInvalid. What the records mean (shapes, types, ops) is judged in import_tflite.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class RawOp:
                 )
             options = accessor()
             if table is None or found == 0:
-                # An empty table: one vtable without fields, so that every accessor gives its default.
+                # An empty table: one vtable without fields, so that every accessor gives its
+                # default.
                 options.Init(struct.pack("<HHi", 4, 4, 4), 4)
             else:
                 options.Init(table.Bytes, table.Pos)
@@ -125,7 +126,8 @@ def read_tflite(data: bytes) -> RawModel:
         data: the whole file, from anywhere.
 
     Raises:
-        GraphInvalid: not a .tflite of schema version 3 with one subgraph, or corrupt, or larger than the limits above.
+        GraphInvalid: not a .tflite of schema version 3 with one subgraph, or corrupt, or larger
+            than the limits above.
     """
     if len(data) > MAX_FILE_BYTES:
         raise GraphInvalid(
@@ -184,7 +186,8 @@ def _integers(length: int, read: Any, budget: _Budget, where: str) -> tuple[int,
 
 def _operator_code(model: Any, index: int, budget: _Budget) -> tuple[int, str]:
     entry = model.OperatorCodes(index)
-    # Files older than the 127th op hold it in the deprecated field; newer ones in both or the new one.
+    # Files older than the 127th op hold it in the deprecated field; newer ones in both or the new
+    # one.
     code = max(entry.BuiltinCode(), entry.DeprecatedBuiltinCode())
     return code, _text(entry, _CUSTOM_CODE_SLOT, budget, f"operator code {index}")
 

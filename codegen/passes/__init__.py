@@ -1,6 +1,7 @@
 """Graph -> Graph, one file per pass, in the order in which they run.
 
-A pass never changes what the model computes: outputs stay bit-identical, and `check` runs after each.
+A pass never changes what the model computes: outputs stay bit-identical, and `check` runs after
+each.
 """
 
 from __future__ import annotations

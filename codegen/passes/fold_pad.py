@@ -1,7 +1,7 @@
 """A Pad by the zero point becomes the padding of the op behind it.
 
-Into convolutions always: their padding is the zero point. Into MaxPool2D only where the value is -128, which no maximum
-notices. Never into AveragePool2D, which does not count its own padding.
+Into convolutions always: their padding is the zero point. Into MaxPool2D only where the value is
+-128, which no maximum notices. Never into AveragePool2D, which does not count its own padding.
 """
 
 from __future__ import annotations

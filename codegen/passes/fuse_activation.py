@@ -1,6 +1,7 @@
 """A Relu behind an op that can clamp becomes that op's activation.
 
-Exact where both tensors have one scale and zero point: the Relu then only clamps, and to the same integers.
+Exact where both tensors have one scale and zero point: the Relu then only clamps, and to the same
+integers.
 """
 
 from __future__ import annotations

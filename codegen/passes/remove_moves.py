@@ -1,8 +1,8 @@
 """Ops that move no byte become aliases (Reshape) or vanish.
 
-Alias: a Transpose that only moves axes of size 1, a slice of everything, a Pad by nothing, a Concatenation of one tensor, a
-Quantize or Relu that maps every value to itself. Vanishes: an alias whose two sides have one shape, type and scale; a
-Reshape of a Reshape reads the first one's input.
+Alias: a Transpose that only moves axes of size 1, a slice of everything, a Pad by nothing, a
+Concatenation of one tensor, a Quantize or Relu that maps every value to itself. Vanishes: an alias
+whose two sides have one shape, type and scale; a Reshape of a Reshape reads the first one's input.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ def substitute(op: ir.Op, old: int, new: int) -> ir.Op:
 def without(graph: ir.Graph, position: int) -> ir.Graph:
     """The graph without an op that hands its first input on unchanged, where that is possible.
 
-    The tensor of a model output keeps its place: then the op before writes it directly. From a model input straight to a
-    model output the op stays.
+    The tensor of a model output keeps its place: then the op before writes it directly. From a
+    model input straight to a model output the op stays.
     """
     op = graph.ops[position]
     kept, dropped = op.inputs[0], op.outputs[0]
