@@ -1,0 +1,7 @@
+"""The search: proposes networks, trains them, and learns from what the boards report.
+
+In the order in which data passes: space (and spaces/) -> architecture -> constraints -> data,
+network, train -> quantize -> candidate (these steps in one process: workers) -> measuring ->
+reward -> trial -> strategy (and strategies/). study holds the settings, loop runs it all, finish
+and pareto make the end of it. See README.md for how to add a space, a strategy or a data set.
+"""

@@ -1,0 +1,169 @@
+"""Training of one architecture: seeded, stopping early; on a GPU if there is one."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from search.architecture import Architecture
+from search.data import Part, SearchData, real
+from search.errors import TrainingError
+from search.network import LayerWeights, Network
+
+#: Samples on which the ranges of activations are taken.
+CALIBRATION_SAMPLES = 256
+#: Samples at once when nothing is learnt.
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How candidates are trained; part of a study file.
+
+    Adam with decoupled weight decay under a one-cycle learning rate; the weights of the best epoch
+    are kept. Training ends after `epochs`, after `patience` epochs without a better validation
+    loss, or after `budget_s` seconds (0: no limit; with one, results depend on the machine's
+    speed). `train_samples` and `validation_samples` of 0 mean all of them. `deadline_s` ends a
+    training process that hangs. `device` "auto" is a GPU if there is one.
+    """
+
+    epochs: int = 20
+    batch: int = 64
+    learning_rate: float = 0.01
+    weight_decay: float = 3e-4
+    patience: int = 6
+    train_samples: int = 0
+    validation_samples: int = 0
+    budget_s: float = 0.0
+    deadline_s: float = 1800.0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch", "patience"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"key {key!r} is {getattr(self, key)}; it should be at least 1")
+        for key in ("weight_decay", "train_samples", "validation_samples", "budget_s"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ValueError(f"key {key!r} is {getattr(self, key)}; it should be at least 0")
+        for key in ("learning_rate", "deadline_s"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise ValueError(f"key {key!r} is {getattr(self, key)}; it should be more than 0")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A trained network.
+
+    `ranges` has (low, high) of every value of the architecture over the calibration samples.
+    `accuracy` is that of the float network on the validation samples.
+    """
+
+    weights: dict[int, LayerWeights]
+    ranges: list[tuple[float, float]]
+    accuracy: float
+    epochs: int
+    train_s: float
+    device: str
+
+
+def train(
+    architecture: Architecture, data: SearchData, settings: TrainSettings, *, seed: int
+) -> Trained:
+    """Trains from scratch; equal arguments give equal weights on one machine.
+
+    Raises:
+        TrainingError: the loss is not a number, or the device cannot be used.
+    """
+    started = time.monotonic()
+    device = _device(settings.device)
+    torch.manual_seed(seed)
+    network = Network(architecture).to(device)
+    x, y = _tensors(data.train.first(settings.train_samples), device)
+    valid_x, valid_y = _tensors(data.validation.first(settings.validation_samples), device)
+    batch = min(settings.batch, len(y))
+    steps = len(y) // batch  # a short last batch is left out: one sample has no variance
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=settings.learning_rate, total_steps=settings.epochs * steps + 1
+    )
+    order = np.random.default_rng(seed)
+
+    best_loss, best_epoch, epoch = math.inf, 0, 0
+    best_state = copy.deepcopy(network.state_dict())
+    best_accuracy = 0.0
+    is_over = False
+    while epoch < settings.epochs and epoch - best_epoch < settings.patience and not is_over:
+        epoch += 1
+        network.train()
+        for indices in order.permutation(len(y))[: steps * batch].reshape(steps, batch):
+            chosen = torch.from_numpy(indices).to(device)
+            loss = functional.cross_entropy(network(x[chosen]), y[chosen])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            is_over = 0 < settings.budget_s < time.monotonic() - started
+            if is_over:
+                break
+        valid_loss, accuracy = _evaluate(network, valid_x, valid_y)
+        if not math.isfinite(valid_loss):
+            raise TrainingError(
+                f"the training diverged: validation loss {valid_loss} in epoch {epoch} with "
+                f"learning rate {settings.learning_rate}; lower it"
+            )
+        if valid_loss < best_loss:
+            best_loss, best_epoch, best_accuracy = valid_loss, epoch, accuracy
+            best_state = copy.deepcopy(network.state_dict())
+    network.load_state_dict(best_state)
+    network.eval()
+    return Trained(
+        weights=network.folded(),
+        ranges=_ranges(network, x[:CALIBRATION_SAMPLES]),
+        accuracy=best_accuracy,
+        epochs=epoch,
+        train_s=time.monotonic() - started,
+        device=device.type,
+    )
+
+
+@torch.no_grad()
+def _evaluate(network: Network, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """(mean loss, accuracy)."""
+    network.eval()
+    logits = torch.cat([network(part) for part in torch.split(x, EVALUATION_BATCH)])
+    loss = functional.cross_entropy(logits, y)
+    return float(loss), float((logits.argmax(dim=1) == y).double().mean())
+
+
+@torch.no_grad()
+def _ranges(network: Network, x: Tensor) -> list[tuple[float, float]]:
+    return [(float(value.min()), float(value.max())) for value in network.values(x)]
+
+
+def _tensors(part: Part, device: torch.device) -> tuple[Tensor, Tensor]:
+    x: NDArray[np.float32] = np.ascontiguousarray(
+        real(part.x).transpose(0, 3, 1, 2)
+    )  # NHWC -> NCHW
+    return torch.from_numpy(x).to(device), torch.from_numpy(np.array(part.y)).to(device)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"device {name!r} cannot be used for training: {reason}") from None
+    return device
