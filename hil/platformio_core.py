@@ -1,8 +1,8 @@
-"""PlatformIO's own folder, kept inside the repository so that it works offline and checkouts do not share it.
+"""PlatformIO's own folder, inside the repository: builds work offline, checkouts share nothing.
 
 PlatformIO insists on one package of its registry, tool-scons. A shim in its place runs the SCons
-that pip installed. `python -m hil.platformio_core` prepares the folder for builds by hand; hil.build
-prepares it by itself.
+that pip installed. `python -m hil.platformio_core` prepares the folder for builds by hand;
+hil.build prepares it by itself.
 """
 
 from __future__ import annotations

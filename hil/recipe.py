@@ -1,7 +1,7 @@
 """How a generated folder is compiled: the `build` entry of its manifest.json.
 
-Read by hil/build.py, which hashes what it names, and by firmware/platform, which compiles it. Not here: what the manifest says
-of the model (hil/manifest.py).
+Read by hil/build.py, which hashes what it names, and by firmware/platform, which compiles it. Not
+here: what the manifest says of the model (hil/manifest.py).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from hil.errors import UsageError
 class Recipe:
     """Compiler flags of the model's sources, and what is compiled and linked with them.
 
-    `source_dirs` are relative to firmware/ (an interpreter that the model needs); `include_dirs` and `libraries` are absolute
-    paths outside the repository (the user's own TFLM).
+    `source_dirs` are relative to firmware/ (an interpreter that the model needs); `include_dirs`
+    and `libraries` are absolute paths outside the repository (the user's own TFLM).
     """
 
     flags: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Recipe:
 
 
 def read_recipe(model_dir: Path) -> Recipe:
-    """The recipe of a generated folder; raises UsageError when its manifest is missing or holds no such entry."""
+    """The recipe of a generated folder; raises UsageError when its manifest holds none."""
     path = model_dir / "manifest.json"
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))["build"]

@@ -1,10 +1,12 @@
 """Builds the bench firmware and one model folder for one board; run by PlatformIO's SCons.
 
-The environment's name is the board's id; everything else comes from boards/<id>.toml. The model's sources and its compiler
-flags come from the generated folder named by HIL_MODEL_DIR (default: firmware/models/echo) and its manifest.json. Writes
-memory.ld (the linker script's regions), firmware.elf, firmware.map and toolchain.json (compiler and flags) into $BUILD_DIR.
+The environment's name is the board's id; everything else comes from boards/<id>.toml. The model's
+sources and its compiler flags come from the generated folder that HIL_MODEL_DIR names (default:
+firmware/models/echo) and its manifest.json. Written into $BUILD_DIR: memory.ld (the linker script's
+regions), firmware.elf, firmware.map and toolchain.json (compiler and flags).
 
-What PlatformIO does by itself elsewhere (libraries, frameworks, downloaded compilers) is not used: nothing here needs a network.
+What PlatformIO does by itself elsewhere (libraries, frameworks, downloaded compilers) is not used:
+nothing here needs a network.
 """
 
 import json
@@ -32,18 +34,13 @@ CPU_FLAGS = {
     "cortex-m7": ["-mcpu=cortex-m7", "-mthumb", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"],
 }
 COMMON_FLAGS = ["-g", "-ffunction-sections", "-fdata-sections", "-fno-common"]
-C_FLAGS = [
-    "-std=c11", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wundef", "-Wconversion", "-Wdouble-promotion",
-]  # fmt: skip
-CXX_FLAGS = [
-    "-std=c++17", "-Wall", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics", "-fno-use-cxa-atexit",
-]  # fmt: skip
-BENCH_FLAGS = [
-    "-O2"
-]  # fixed: how the model is compiled must not change the code around the measured window
-LINK_FLAGS = [
-    "-nostartfiles", "--specs=nano.specs", "-Wl,--gc-sections", "-Wl,--fatal-warnings", "-Wl,--no-warn-rwx-segments",
-]  # fmt: skip
+C_FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
+C_FLAGS += ["-Wshadow", "-Wundef", "-Wconversion", "-Wdouble-promotion"]
+# for a user's own C++ libraries: no run-time support beyond constructors
+CXX_FLAGS = ["-std=c++17", "-Wall", "-fno-exceptions", "-fno-rtti"]
+CXX_FLAGS += ["-fno-threadsafe-statics", "-fno-use-cxa-atexit"]
+BENCH_FLAGS = ["-O2"]  # fixed: a model's flags must not change the code around the measured window
+LINK_FLAGS = ["-nostartfiles", "--specs=nano.specs", "-Wl,--gc-sections", "-Wl,--fatal-warnings"]
 SOURCES = (".c", ".cc", ".cpp")
 
 
@@ -81,7 +78,8 @@ except HilError as error:
 port_dir = FIRMWARE / "ports" / board.build.family
 if not (port_dir / "port.c").is_file():
     stop(
-        f"{board.id}: build.family {board.build.family!r} has no firmware/ports/{board.build.family}/port.c"
+        f"boards/{board.id}.toml [build]: family {board.build.family!r} has no port; "
+        f"there is no {port_dir.relative_to(ROOT)}/port.c"
     )
 
 ram_origin, ram_bytes = board.ram
@@ -103,7 +101,7 @@ env.Replace(
     AR="arm-none-eabi-gcc-ar",
     CC="arm-none-eabi-gcc",
     CXX="arm-none-eabi-g++",
-    LINK="arm-none-eabi-gcc",  # also for C++: there is no libstdc++ in Debian's package, and nothing here needs one
+    LINK="arm-none-eabi-gcc",  # for C++ too: Debian's package has no libstdc++
     RANLIB="arm-none-eabi-gcc-ranlib",
     PROGNAME="firmware",
     PROGSUFFIX=".elf",

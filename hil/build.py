@@ -1,0 +1,295 @@
+"""A generated folder of C to a firmware for one board, through PlatformIO (firmware/platform).
+
+Every build has its own folder, build/firmware/<board>/<build id>/, named by a hash over everything
+that goes into it; a build that is there already is used again. A folder appears all at once, by a
+rename, so that a build killed half-way leaves nothing that looks finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from elftools.elf.elffile import ELFFile
+
+from hil.board import Board
+from hil.errors import BuildError, DoesNotFit, UsageError
+from hil.platformio_core import ROOT, prepare_core_dir
+from hil.recipe import Recipe, read_recipe
+
+FIRMWARE_DIR = ROOT / "firmware"
+BUILDS_DIR = ROOT / "build" / "firmware"
+COMPILER = "arm-none-eabi-gcc"
+
+# Python modules that the platform's builder takes its facts from.
+_BUILDER_MODULES = ("hil/board.py", "hil/recipe.py")
+_KEPT = ("firmware.elf", "firmware.map", "toolchain.json")
+
+_OVERFLOW = re.compile(r"region `(RAM|FLASH)' overflowed by (\d+) bytes?")
+_FIRST_ERROR = re.compile(
+    r"^(?:.*?:\d+:(?:\d+:)? (?:fatal )?error: .*"  # the compiler, and what it includes
+    r"|.*undefined reference to .*|.*multiple definition of .*|.*cannot find -l.*"  # the linker
+    r"|.*: error: .*|error: .*|Error: .*|\w*(?:Error|Exception): .*)$",  # drivers, ours, Python
+    re.MULTILINE,
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FlashBytes:
+    """Flash that is programmed: `weights` is the section of that name, `code` all the rest."""
+
+    code: int
+    weights: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firmware:
+    """A finished build.
+
+    RAM: `arena_bytes` is the model's arena, `static_bytes` .data and .bss without it, `stack_bytes`
+    what is reserved for the stack. `compiler_flags` are those of the model's sources.
+    """
+
+    board: str
+    build_id: str
+    elf: Path
+    sha256: str
+    flash_bytes: FlashBytes
+    static_bytes: int
+    arena_bytes: int
+    stack_bytes: int
+    compiler: str
+    compiler_flags: tuple[str, ...]
+
+
+def build(
+    model_dir: Path,
+    board: Board,
+    *,
+    builds_dir: Path = BUILDS_DIR,
+    jobs: int = 2,
+    timeout_s: float = 300.0,
+) -> Firmware:
+    """The firmware of a generated folder for a board; built only if it is not there yet.
+
+    Several may run at once, of the same thing too: one builds, the others wait for it.
+
+    Args:
+        model_dir: folder of C with a manifest.json.
+        board: one of boards/; PlatformIO's environment has its id.
+        builds_dir: where finished builds are kept.
+        jobs: compilers at once.
+        timeout_s: for the whole build, waiting for another one included.
+
+    Raises:
+        BuildError: the compiler, the linker or PlatformIO failed; carries the first error.
+        DoesNotFit: the image is larger than the board's flash or RAM.
+        UsageError: no manifest, or no compiler.
+    """
+    model_dir = model_dir.resolve()
+    recipe = read_recipe(model_dir)
+    build_id = _build_id(model_dir, recipe, board)
+    finished = builds_dir / board.id / build_id
+    if not finished.is_dir():
+        deadline = time.monotonic() + timeout_s
+        finished.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(
+            finished.with_suffix(".lock"), deadline, f"{model_dir.name} for {board.id}"
+        ) as lock:
+            if not finished.is_dir():
+                _build_into(finished, model_dir, board, build_id, jobs, deadline, lock)
+    return _read_firmware(finished, board.id, build_id)
+
+
+def _build_into(
+    finished: Path,
+    model_dir: Path,
+    board: Board,
+    build_id: str,
+    jobs: int,
+    deadline: float,
+    lock: IO[str],
+) -> None:
+    """Builds in a folder beside `finished` and renames it. The caller holds the lock."""
+    partial = finished.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a build that was killed
+    work = partial / "work"
+    work.mkdir(parents=True)
+    log_path = finished.with_suffix(".log")
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PLATFORMIO_", "HIL_"))
+    } | {
+        "HIL_MODEL_DIR": str(model_dir),
+        "HIL_BUILD_ID": build_id,
+        "PLATFORMIO_CORE_DIR": str(prepare_core_dir()),
+        "PLATFORMIO_WORKSPACE_DIR": str(work),
+        "PLATFORMIO_BUILD_DIR": str(work),
+        "PLATFORMIO_NO_ANSI": "true",
+        "PLATFORMIO_SETTING_ENABLE_TELEMETRY": "no",
+        "PLATFORMIO_SETTING_CHECK_PLATFORMIO_INTERVAL": "36500",  # days: never ask the network
+    }
+    command = [sys.executable, "-m", "platformio", "run", "-e", board.id, "-j", str(jobs)]
+    what = f"{model_dir.name} for {board.id}"
+    started = time.monotonic()
+    with open(log_path, "wb") as log:
+        code = _run(command, environment, log, deadline, lock)
+    if code is None:
+        raise BuildError(what, f"not finished after {time.monotonic() - started:.0f} s", log_path)
+    if code != 0:
+        raise _failure(
+            what, board, log_path.read_text(encoding="utf-8", errors="replace"), log_path
+        )
+    for name in _KEPT:
+        (work / board.id / name).rename(partial / name)
+    shutil.rmtree(work)
+    partial.rename(finished)
+    _log.info("built %s in %.1f s", what, time.monotonic() - started)
+
+
+def _run(
+    command: list[str], environment: dict[str, str], log: IO[bytes], deadline: float, lock: IO[str]
+) -> int | None:
+    """Exit code, or None when the deadline passed; no process of the build is left either way.
+
+    The child inherits the lock: when this process is killed, nobody builds the same until the
+    orphan has ended too.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=FIRMWARE_DIR,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        pass_fds=(lock.fileno(),),
+    )
+    try:
+        return process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def _lock(path: Path, deadline: float, what: str) -> Iterator[IO[str]]:
+    """An exclusive lock that the kernel drops with the last process that holds it."""
+    with open(path, "w", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BuildError(
+                        what, "another process builds the same and does not end", path
+                    ) from None
+                time.sleep(0.05)
+        yield file
+
+
+def _failure(what: str, board: Board, log: str, log_path: Path) -> BuildError | DoesNotFit:
+    """The error that a failed build's log tells of."""
+    overflow = _OVERFLOW.search(log)
+    if overflow:
+        memory, have = (
+            ("RAM", board.ram_bytes) if overflow[1] == "RAM" else ("flash", board.flash_bytes)
+        )
+        return DoesNotFit(
+            f"the firmware of {what}", board.id, memory, have + int(overflow[2]), have
+        )
+    first = _FIRST_ERROR.search(log)
+    lines = [line for line in log.splitlines() if line.strip()]
+    text = first[0].strip() if first else (lines[-1] if lines else "no output")
+    return BuildError(what, text.replace(f"{ROOT}/", ""), log_path)
+
+
+def _build_id(model_dir: Path, recipe: Recipe, board: Board) -> str:
+    """16 hexadecimal digits of a hash over everything that the build depends on."""
+    digest = hashlib.sha256()
+
+    def add(name: str, content: bytes) -> None:
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+
+    add("compiler", _compiler_version().encode())
+    add("board", board.sha256.encode())
+    folders = ["src", "include", "ld", "platform", "kernels", f"ports/{board.build.family}"]
+    for folder in [*folders, *recipe.source_dirs]:
+        for path in _files(FIRMWARE_DIR / folder):
+            add(str(path.relative_to(FIRMWARE_DIR)), path.read_bytes())
+    for path in [FIRMWARE_DIR / "platformio.ini", *(ROOT / module for module in _BUILDER_MODULES)]:
+        add(path.name, path.read_bytes())
+    for path in _files(model_dir):
+        add(f"model/{path.relative_to(model_dir)}", path.read_bytes())
+    for path in map(Path, recipe.libraries):
+        add(str(path), path.read_bytes() if path.is_file() else b"")
+    for path in (file for folder in recipe.include_dirs for file in _files(Path(folder))):
+        status = path.stat()  # thousands of headers: size and time stand for the content
+        add(str(path), f"{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+@functools.cache
+def _compiler_version() -> str:
+    try:
+        result = subprocess.run([COMPILER, "--version"], capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{COMPILER} is not installed; run: sudo apt-get install gcc-arm-none-eabi "
+            "libnewlib-arm-none-eabi"
+        ) from None
+    return result.stdout.partition("\n")[0]
+
+
+def _read_firmware(folder: Path, board_id: str, build_id: str) -> Firmware:
+    """The finished build in a folder; sizes come from the ELF itself."""
+    elf_path = folder / "firmware.elf"
+    toolchain = json.loads((folder / "toolchain.json").read_text(encoding="utf-8"))
+    with open(elf_path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        elf = ELFFile(file)
+        sizes = {section.name: section["sh_size"] for section in elf.iter_sections()}
+        programmed = sum(s["p_filesz"] for s in elf.iter_segments() if s["p_type"] == "PT_LOAD")
+    weights = sizes.get(".model_weights", 0)
+    return Firmware(
+        board=board_id,
+        build_id=build_id,
+        elf=elf_path,
+        sha256=digest,
+        flash_bytes=FlashBytes(programmed - weights, weights, programmed),
+        static_bytes=sizes.get(".data", 0) + sizes.get(".bss", 0),
+        arena_bytes=sizes.get(".arena", 0),
+        stack_bytes=toolchain["stack_bytes"],
+        compiler=toolchain["compiler"],
+        compiler_flags=tuple(toolchain["model_flags"]),
+    )
