@@ -3,8 +3,8 @@
 Two layers. The first is numbers: Q31 multiplication and rounding shifts (gemmlowp's definitions),
 and the fixed-point exponential, logistic and tanh built from them. The second is what an op
 computes with: one frozen dataclass per family of ops, derived from the scales and zero points in a
-graph exactly as TFLM's Prepare functions do. Some of those use float and some double products: the
-last bit of a multiplier depends on it, so each function says which.
+graph exactly as TFLM's Prepare functions do. Factors are quotients and products of scales in double
+precision, but a real value is divided by a scale in single precision: the last bit depends on it.
 
 Both the numpy reference and the C generator take their constants from here. What loops over tensors
 is in `reference`.
@@ -315,19 +315,11 @@ def _tensors(graph: ir.Graph, op: ir.Op) -> tuple[list[ir.Tensor], ir.Tensor]:
 def conv_quant(
     graph: ir.Graph, op: ir.Conv2D | ir.DepthwiseConv2D | ir.FullyConnected
 ) -> ConvQuant:
-    """Parameters of a convolution or dense layer.
-
-    Products are double, but for a dense layer with one weight scale: TFLM multiplies the scales of
-    input and weights in float there.
-    """
+    """Parameters of a convolution or dense layer."""
     (x, w, *_), out = _tensors(graph, op)
     assert w.quant is not None, "weights are quantised, which check has made sure of"
     channels = w.shape[-1] if isinstance(op, ir.DepthwiseConv2D) else w.shape[0]
-    if isinstance(op, ir.FullyConnected) and not w.quant.is_per_channel:
-        factors = [float(np.float32(x.scale) * np.float32(w.scale)) / out.scale]
-    else:
-        factors = [x.scale * w_scale / out.scale for w_scale in w.quant.scale]
-    multipliers = [quantize_multiplier(factor) for factor in factors]
+    multipliers = [quantize_multiplier(x.scale * s / out.scale) for s in w.quant.scale]
     if len(multipliers) == 1:
         multipliers *= channels
     act_min, act_max = activation_range(op.activation, out)
@@ -342,28 +334,26 @@ def conv_quant(
 
 
 def add_quant(graph: ir.Graph, op: ir.Add | ir.Sub) -> AddQuant:
-    """Parameters of ADD (double products) and SUB (float products)."""
+    """Parameters of ADD and SUB."""
     (a, b), out = _tensors(graph, op)
     left_shift = 20
-    number = np.float64 if isinstance(op, ir.Add) else np.float32
-    a_scale, b_scale, out_scale = number(a.scale), number(b.scale), number(out.scale)
-    twice_max = number(2) * max(a_scale, b_scale)
+    twice_max = 2 * max(a.scale, b.scale)
     act_min, act_max = activation_range(op.activation, out)
     return AddQuant(
         a_zp=a.zero_point,
         b_zp=b.zero_point,
         out_zp=out.zero_point,
         left_shift=left_shift,
-        a=quantize_multiplier(float(a_scale / twice_max)),
-        b=quantize_multiplier(float(b_scale / twice_max)),
-        out=quantize_multiplier(float(twice_max / (number(1 << left_shift) * out_scale))),
+        a=quantize_multiplier(a.scale / twice_max),
+        b=quantize_multiplier(b.scale / twice_max),
+        out=quantize_multiplier(twice_max / ((1 << left_shift) * out.scale)),
         act_min=act_min,
         act_max=act_max,
     )
 
 
 def mul_quant(graph: ir.Graph, op: ir.Mul) -> MulQuant:
-    """Parameters of MUL (double products)."""
+    """Parameters of MUL."""
     (a, b), out = _tensors(graph, op)
     act_min, act_max = activation_range(op.activation, out)
     return MulQuant(
@@ -383,7 +373,7 @@ def pool_quant(graph: ir.Graph, op: ir.AveragePool2D | ir.MaxPool2D) -> PoolQuan
 
 
 def mean_quant(graph: ir.Graph, op: ir.Mean) -> MeanQuant:
-    """Parameters of MEAN (double products, then an integer division by the count)."""
+    """Parameters of MEAN: the multiplier is divided by the count, as integers."""
     (x,), out = _tensors(graph, op)
     count = math.prod(x.shape[axis] for axis in op.axes)
     scale = quantize_multiplier(x.scale / out.scale)
@@ -398,11 +388,10 @@ def mean_quant(graph: ir.Graph, op: ir.Mean) -> MeanQuant:
 
 
 def softmax_quant(graph: ir.Graph, op: ir.Softmax) -> SoftmaxQuant:
-    """The table of exponentials that SOFTMAX sums and divides (double products)."""
+    """The table of exponentials that SOFTMAX sums and divides."""
     (x,), _ = _tensors(graph, op)
     integer_bits = 5
-    # beta is a float in the file.
-    factor = float(np.float32(op.beta)) * x.scale * 2 ** (31 - integer_bits)
+    factor = op.beta * x.scale * 2 ** (31 - integer_bits)
     multiplier = quantize_multiplier(min(factor, 2.0**31 - 1))
     cutoff = input_radius(integer_bits, multiplier.shift) + 1
     differences = np.arange(256, dtype=np.int64)
@@ -416,7 +405,7 @@ def softmax_quant(graph: ir.Graph, op: ir.Softmax) -> SoftmaxQuant:
 
 
 def requantize_quant(graph: ir.Graph, op: ir.Quantize) -> RequantizeQuant:
-    """Parameters of QUANTIZE from an integer type (double products)."""
+    """Parameters of QUANTIZE from an integer type."""
     (x,), out = _tensors(graph, op)
     out_min, out_max = RANGES[out.dtype]
     return RequantizeQuant(
@@ -461,19 +450,18 @@ def lut(graph: ir.Graph, op: ir.Op) -> NDArray[np.int8] | NDArray[np.uint8]:
 
 
 def _relu(q: Int64s, x: ir.Tensor, out: ir.Tensor, activation: ir.Activation) -> Int64s:
-    """RELU may change the scale (a float ratio); TFLM's RELU6 only clamps, in the input's scale."""
+    """RELU may change the scale; TFLM's RELU6 only clamps, in the input's scale."""
     if activation is ir.Activation.RELU6:
         return np.clip(q, *activation_range(activation, x))
-    ratio = quantize_multiplier(float(np.float32(x.scale) / np.float32(out.scale)))
+    ratio = quantize_multiplier(x.scale / out.scale)
     rescaled = apply(ratio, q - x.zero_point) + out.zero_point
     return np.clip(rescaled, *activation_range(activation, out))
 
 
 def _leaky_relu(q: Int64s, x: ir.Tensor, out: ir.Tensor, alpha: float) -> Int64s:
-    """LEAKY_RELU: one multiplier for each sign (float products)."""
-    x_scale, out_scale = np.float32(x.scale), np.float32(out.scale)
-    identity = quantize_multiplier(float(x_scale / out_scale))
-    slope = quantize_multiplier(float(x_scale * np.float32(abs(alpha)) / out_scale))
+    """LEAKY_RELU: one multiplier for each sign."""
+    identity = quantize_multiplier(x.scale / out.scale)
+    slope = quantize_multiplier(x.scale * abs(alpha) / out.scale)
     centred = q - x.zero_point
     negative = apply(slope, centred) * (-1 if alpha < 0 else 1)
     return np.where(centred >= 0, apply(identity, centred), negative) + out.zero_point
@@ -514,17 +502,15 @@ def _high_mul_int16(a: Int64s, b: Int64s | int) -> Int64s:
 
 
 def _hard_swish(q: Int64s, x: ir.Tensor, out: ir.Tensor) -> Int64s:
-    """HARD_SWISH in 16-bit fixed point: x * relu6(x + 3) / 6 (float products)."""
+    """HARD_SWISH in 16-bit fixed point: x * relu6(x + 3) / 6."""
 
     def saturated(value: Int64s) -> Int64s:
         return np.clip(value, -(2**15), 2**15 - 1)
 
-    fine_scale = np.float32(1 / 128) * np.float32(x.scale)
-    to_output = _int16_multiplier(float(fine_scale / np.float32(out.scale)))
-    # 32768 stands for 3.0: the interval in which the result is not simply 0 or x.
-    to_gate = _int16_multiplier(float(fine_scale / np.float32(3 / 32768)))
-
     fine = (q - x.zero_point) << 7
+    to_output = _int16_multiplier(x.scale / 128 / out.scale)
+    # 32768 stands for 3.0: the end of the interval where the result is neither 0 nor x.
+    to_gate = _int16_multiplier(x.scale / 128 / (3 / 32768))
     on_output_scale = _high_mul_int16(fine, to_output.value)
     gate = fine
     if to_gate.shift > 0:
