@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from codegen.engines import Objective
 from codegen.limits import BoardLimits
@@ -14,7 +13,7 @@ from search.architecture import Architecture
 from search.constraints import Violation, violations
 from search.data import InputQuant, Part, SearchData
 from search.quantize import quantize, to_tflite
-from search.train import TrainSettings, train
+from search.study import TrainSettings
 
 #: Inferences in one exchange with the oracle.
 ORACLE_BATCH = 64
@@ -53,12 +52,6 @@ class Candidate:
     device: str
 
 
-def use_one_thread() -> None:
-    """Keeps torch to one thread: processes share the machine, and sums have one order."""
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-
-
 def prepare(job: Job, data: SearchData) -> Rejected | Candidate:
     """Checks, trains, quantises, exports and validates one network."""
     found = violations(
@@ -66,6 +59,8 @@ def prepare(job: Job, data: SearchData) -> Rejected | Candidate:
     )
     if found:
         return Rejected(tuple(found))
+    from search.train import train  # here, as torch takes seconds to load
+
     trained = train(job.architecture, data, job.settings, seed=job.seed)
     graph = quantize(
         job.architecture, trained.weights, trained.ranges, data.input_quant, name=job.name

@@ -18,8 +18,7 @@ from codegen.import_tflite import import_tflite
 from codegen.limits import STACK_RESERVE_BYTES, BoardLimits
 from search.architecture import Architecture, Conv, Dense, Depthwise
 from search.data import InputQuant
-from search.network import LayerWeights
-from search.quantize import quantize, to_tflite
+from search.quantize import LayerWeights, quantize, to_tflite
 
 #: .data and .bss of the bench firmware beside the arena, and its code with that of the kernels:
 #: estimates, on the safe side for networks of a few layers.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,17 +18,7 @@ from search.architecture import (
     Sum,
     same_padding,
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LayerWeights:
-    """Weights of one layer in the graph's layout, and its bias (out_c,).
-
-    Convolution (out_c, kh, kw, in_c), depthwise (1, kh, kw, c), dense (out, in); all float32.
-    """
-
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32]
+from search.quantize import LayerWeights
 
 
 class Network(nn.Module):

@@ -11,6 +11,7 @@ section 3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +29,20 @@ from search.architecture import (
     same_padding,
 )
 from search.data import InputQuant
-from search.network import LayerWeights
 
 #: Largest magnitude of a quantised bias: far from overflow once products are added.
 MAX_BIAS = 1 << 29
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerWeights:
+    """Weights of one layer in the graph's layout, and its bias (out_c,).
+
+    Convolution (out_c, kh, kw, in_c), depthwise (1, kh, kw, c), dense (out, in); all float32.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
 
 
 def quantize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,44 @@ from search.errors import SettingsError
 from search.reward import objectives
 from search.space import get_space
 from search.strategy import get_strategy
-from search.train import TrainSettings
 
 #: Settings that may change when a study is resumed: how far it goes and what of the machine it
 #: uses, not what it finds.
 FREE_SETTINGS = ("name", "trials", "workers", "max_failures", "data_dir")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How candidates are trained; part of a study file.
+
+    Adam with decoupled weight decay under a one-cycle learning rate; the weights of the best epoch
+    are kept. Training ends after `epochs`, after `patience` epochs without a better validation
+    loss, or after `budget_s` seconds (0: no limit; with one, results depend on the machine's
+    speed). `train_samples` and `validation_samples` of 0 mean all of them. `deadline_s` ends a
+    training process that hangs. `device` "auto" is a GPU if there is one.
+    """
+
+    epochs: int = 20
+    batch: int = 64
+    learning_rate: float = 0.01
+    weight_decay: float = 3e-4
+    patience: int = 6
+    train_samples: int = 0
+    validation_samples: int = 0
+    budget_s: float = 0.0
+    deadline_s: float = 1800.0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch", "patience"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"key {key!r} is {getattr(self, key)}; it should be at least 1")
+        for key in ("weight_decay", "train_samples", "validation_samples", "budget_s"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ValueError(f"key {key!r} is {getattr(self, key)}; it should be at least 0")
+        for key in ("learning_rate", "deadline_s"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise ValueError(f"key {key!r} is {getattr(self, key)}; it should be more than 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

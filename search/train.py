@@ -16,46 +16,14 @@ from torch.nn import functional
 from search.architecture import Architecture
 from search.data import Part, SearchData, real
 from search.errors import TrainingError
-from search.network import LayerWeights, Network
+from search.network import Network
+from search.quantize import LayerWeights
+from search.study import TrainSettings
 
 #: Samples on which the ranges of activations are taken.
 CALIBRATION_SAMPLES = 256
 #: Samples at once when nothing is learnt.
 EVALUATION_BATCH = 256
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """How candidates are trained; part of a study file.
-
-    Adam with decoupled weight decay under a one-cycle learning rate; the weights of the best epoch
-    are kept. Training ends after `epochs`, after `patience` epochs without a better validation
-    loss, or after `budget_s` seconds (0: no limit; with one, results depend on the machine's
-    speed). `train_samples` and `validation_samples` of 0 mean all of them. `deadline_s` ends a
-    training process that hangs. `device` "auto" is a GPU if there is one.
-    """
-
-    epochs: int = 20
-    batch: int = 64
-    learning_rate: float = 0.01
-    weight_decay: float = 3e-4
-    patience: int = 6
-    train_samples: int = 0
-    validation_samples: int = 0
-    budget_s: float = 0.0
-    deadline_s: float = 1800.0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for key in ("epochs", "batch", "patience"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"key {key!r} is {getattr(self, key)}; it should be at least 1")
-        for key in ("weight_decay", "train_samples", "validation_samples", "budget_s"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ValueError(f"key {key!r} is {getattr(self, key)}; it should be at least 0")
-        for key in ("learning_rate", "deadline_s"):
-            if not 0 < getattr(self, key) < math.inf:
-                raise ValueError(f"key {key!r} is {getattr(self, key)}; it should be more than 0")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +51,9 @@ def train(
         TrainingError: the loss is not a number, or the device cannot be used.
     """
     started = time.monotonic()
+    # Processes share the machine; with one thread, sums have one order.
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     device = _device(settings.device)
     torch.manual_seed(seed)
     network = Network(architecture).to(device)

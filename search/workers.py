@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from search.candidate import Candidate, Job, Rejected, use_one_thread
+from search.candidate import Candidate, Job, Rejected
 from search.data import SearchData
 from search.errors import WorkerLost
 
@@ -107,7 +107,6 @@ def _serve(channel: Connection, data: SearchData, work: Work) -> None:
     )  # Ctrl-C reaches the whole group; the study decides
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    use_one_thread()
     with contextlib.suppress(EOFError, OSError):  # the study is gone: nobody waits for an answer
         while True:
             job = channel.recv()
