@@ -12,6 +12,7 @@ HilError
 ├─ TargetFault           the firmware's fault handler reported
 ├─ FirmwareMismatch      the board runs another firmware than the one just flashed
 ├─ OutputMismatch        a byte differs from the oracle's
+├─ ClockMismatch         the board's two clocks disagree: no timing can be trusted
 ├─ OracleError           the oracle could not run the model
 ├─ StoreError            the result store cannot be read or written
 └─ UsageError            what the user asked for makes no sense
@@ -134,7 +135,7 @@ class OutputMismatch(HilError):
     """A byte of an output differs from the oracle's; voids the timing."""
 
     def __init__(
-        self, output: str, input_number: int, index: int, expected: int, found: int, count: int, total: int
+        self, output: str, input_number: int, index: int, expected: float, found: float, count: int, total: int
     ) -> None:
         self.output, self.input_number, self.index = output, input_number, index
         self.expected, self.found, self.count, self.total = expected, found, count, total
@@ -142,6 +143,13 @@ class OutputMismatch(HilError):
             f"output {output!r} differs from the oracle for input {input_number} at element {index}: expected "
             f"{expected}, the board gave {found}; {count:,} of {total:,} values differ"
         )
+
+
+class ClockMismatch(HilError):
+    """The board's cycle counter and its coarse timer disagree; voids the timing."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__(f"the clocks of the board disagree: {seen}; is its clock tree set up right?")
 
 
 class OracleError(HilError):

@@ -1,0 +1,198 @@
+"""Measures models on places with engines: generates the C, builds it, and hands it to the session.
+
+Each place has its own thread, because places are independent and one board measures one thing at a
+time. What fails is a row with its error; the other rows go on. Not here: how one firmware is
+measured (session), printing (report).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from codegen.engines import EngineOptions, Objective
+from codegen.errors import CodegenError
+from codegen.generate import generate
+from codegen.limits import BoardLimits
+from hil.board import BOARDS_DIR, Board
+from hil.build import build
+from hil.errors import FlashError, HilError, LinkError, TargetFault, UsageError
+from hil.expected import ExpectedOutputs
+from hil.lab import Place, lab_path, open_place, read_lab
+from hil.manifest import read_manifest
+from hil.record import Record
+from hil.session import STANDARD, Procedure, measure
+
+MODELS_DIR = BOARDS_DIR.parent / "build" / "models"
+
+#: Errors after which a place is closed and opened again: the board may be in any state.
+_PLACE_ERRORS = (LinkError, FlashError, TargetFault)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A .tflite with the name that the user knows it by."""
+
+    name: str
+    tflite: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What came of one model, place and engine: a record, or why there is none."""
+
+    model: str
+    place: str
+    engine: str
+    result: Record | HilError | CodegenError
+
+
+def board_limits(board: Board) -> BoardLimits:
+    """What code generation must know of a board."""
+    return BoardLimits(
+        board=board.id,
+        core=board.mcu.core,
+        features=board.mcu.features,
+        ram_bytes=board.ram_bytes,
+        flash_bytes=board.flash_bytes,
+    )
+
+
+def engine_options(engine: str, objective: Objective) -> EngineOptions:
+    """Options of an engine, with the user's build of TFLM where it is needed.
+
+    Raises:
+        UsageError: engine `tflm`, but lab.toml does not say where TFLM is.
+    """
+    if engine != "tflm":
+        return EngineOptions(objective=objective)
+    tflm = read_lab().tflm
+    if tflm is None:
+        raise UsageError(
+            "engine 'tflm' needs your own build of TFLM: set library and include_dirs under "
+            f"[tflm] in {lab_path()}"
+        )
+    return EngineOptions(
+        objective=objective,
+        tflm_library=Path(tflm.library),
+        tflm_include_dirs=tuple(Path(folder) for folder in tflm.include_dirs),
+    )
+
+
+def measure_model(
+    tflite: bytes,
+    name: str,
+    place: str | Place,
+    *,
+    engine: str = "tiny",
+    objective: Objective = "latency",
+    procedure: Procedure = STANDARD,
+    expected: ExpectedOutputs | None = None,
+    models_dir: Path = MODELS_DIR,
+) -> Record:
+    """The record of one model on one place with one engine.
+
+    Args:
+        tflite: the model file, untrusted.
+        name: what the user calls it.
+        place: name of a place, which is opened and closed, or an open place, which stays open.
+        engine: a name of codegen.engines.
+        objective: what engine `tiny` chooses its kernels for.
+        procedure: inputs, repeats, layers.
+        expected: keeps the oracle's answers for the next call; share one between places.
+        models_dir: where generated folders are kept.
+
+    Raises:
+        HilError: OutputMismatch, DoesNotFit (linker), LinkTimeout and others.
+        CodegenError: the model is broken, uses what the engine lacks, or DoesNotFit (planner).
+    """
+    with ExitStack() as stack:
+        if isinstance(place, str):
+            place = stack.enter_context(open_place(place))
+        options = engine_options(engine, objective)
+        digest = hashlib.sha256(b"\0".join([name.encode(), tflite])).hexdigest()[:16]
+        model_dir = models_dir / place.board.id / f"{digest}_{engine}_{objective}"
+        generate(
+            tflite,
+            name=name,
+            engine=engine,
+            board=board_limits(place.board),
+            out_dir=model_dir,
+            options=options,
+        )
+        manifest = read_manifest(model_dir)
+        firmware = build(model_dir, place.board)
+        outputs = (expected or ExpectedOutputs()).of(tflite, manifest.inputs, procedure.seeds)
+        return measure(place, firmware, manifest, outputs, procedure)
+
+
+def run_bench(
+    models: Sequence[Model],
+    places: Sequence[str],
+    engines: Sequence[str],
+    *,
+    objective: Objective = "latency",
+    procedure: Procedure = STANDARD,
+    started: Callable[[str, str, str], None] = lambda *_: None,
+) -> Iterator[Row]:
+    """Every model with every engine on every place; rows in the order in which they are done.
+
+    Args:
+        models: what is measured.
+        places: their names; each is opened by a thread of its own.
+        engines: run in this order for each model.
+        objective: for engine `tiny`.
+        procedure: inputs, repeats, layers.
+        started: called from a place's thread with (place, model, engine) when work on it begins.
+    """
+    rows: queue.SimpleQueue[Row | BaseException | None] = queue.SimpleQueue()
+    expected = ExpectedOutputs()
+
+    def measure_all(place_name: str) -> None:
+        with ExitStack() as stack:
+            place: Place | None = None
+            for model in models:
+                for engine in engines:
+                    started(place_name, model.name, engine)
+                    try:
+                        place = place or stack.enter_context(open_place(place_name))
+                        result: Record | HilError | CodegenError = measure_model(
+                            model.tflite,
+                            model.name,
+                            place,
+                            engine=engine,
+                            objective=objective,
+                            procedure=procedure,
+                            expected=expected,
+                        )
+                    except _PLACE_ERRORS as error:
+                        stack.close()
+                        place, result = None, error
+                    except (HilError, CodegenError) as error:
+                        result = error
+                    rows.put(Row(model.name, place_name, engine, result))
+
+    def serve(place_name: str) -> None:
+        try:
+            measure_all(place_name)
+            rows.put(None)
+        except BaseException as error:  # handed to the thread that reads the rows
+            rows.put(error)
+
+    # Daemons: Ctrl-C in the reading thread ends the process, and virtual boards with it.
+    for place_name in places:
+        threading.Thread(target=serve, args=(place_name,), name=place_name, daemon=True).start()
+    running = len(places)
+    while running:
+        item = rows.get()
+        if isinstance(item, Row):
+            yield item
+        elif item is None:
+            running -= 1
+        else:
+            raise item

@@ -1,0 +1,307 @@
+"""Measures one firmware on an open place: flash, identify, check every output byte, then time.
+
+The order is the point: a record exists only after the outputs matched, and what is timed is the
+firmware that said hello. No step is repeated when it fails. Not here: making the firmware (bench),
+the protocol's grammar (wire).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hil import energy
+from hil.build import Firmware
+from hil.errors import (
+    ClockMismatch,
+    FirmwareMismatch,
+    LinkError,
+    OutputMismatch,
+    TargetFault,
+    WireError,
+)
+from hil.inputs import can_be_seeded, random_inputs
+from hil.lab import Place
+from hil.link import SerialLink
+from hil.manifest import Manifest
+from hil.record import (
+    FlashBytes,
+    LatencyCycles,
+    LayerCycles,
+    ModelId,
+    Record,
+    SramBytes,
+)
+from hil.revision import git_revision
+from hil.wire import Hello, Wire, crc16
+
+BOOT_S = 10.0
+
+#: Cycles that one inference takes at most, for deadlines only: some ten times what engines need.
+WORST_CYCLES_PER_MAC = {"tiny": 40}
+WORST_CYCLES_PER_MAC_ELSE = 400
+WORST_CYCLES_BESIDE_MACS = 50_000_000
+#: Emulated cycles that a busy machine manages in a second, for deadlines only.
+SLOW_VIRTUAL_HZ = 10_000_000
+
+#: How far the cycle counter and the coarse timer may disagree: crystals differ by 1e-4, a clock
+#: that is configured wrongly by far more.
+CLOCK_TOLERANCE = 0.01
+CLOCK_RESOLUTION_US = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Procedure:
+    """How a model is measured.
+
+    Attributes:
+        inputs: random inputs whose outputs are compared with the oracle's.
+        input_seed: seed of the first input; the others follow.
+        warmup: inferences before the measured ones.
+        repeats: measured inferences, every one kept.
+        layers: whether the cycles of every layer are measured, in one inference more.
+    """
+
+    inputs: int = 10
+    input_seed: int = 1
+    warmup: int = 2
+    repeats: int = 10
+    layers: bool = False
+
+    @property
+    def seeds(self) -> range:
+        """One seed for each input."""
+        return range(self.input_seed, self.input_seed + self.inputs)
+
+
+#: Enough to check the outputs and to see that repeats agree.
+STANDARD = Procedure()
+
+
+def measure(
+    place: Place,
+    firmware: Firmware,
+    manifest: Manifest,
+    expected: Sequence[bytes],
+    procedure: Procedure,
+) -> Record:
+    """The record of one firmware on one place.
+
+    Args:
+        place: an open place.
+        firmware: what `hil.build` made of the generated folder.
+        manifest: that of the folder.
+        expected: for each seed of the procedure, the bytes that all outputs must have.
+        procedure: inputs, repeats, layers.
+
+    Raises:
+        OutputMismatch: a byte differs; nothing was timed.
+        FirmwareMismatch: the board runs something else than what was flashed.
+        TargetFault: the firmware or the virtual CPU faulted.
+        LinkTimeout: the board stopped answering.
+        HilError: flashing, the link or the protocol failed.
+    """
+    assert len(expected) == procedure.inputs > 0, "one expected output for each input"
+    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    place.flash(firmware.elf)
+    try:
+        with SerialLink(place.port, place.board.link.baud) as link:
+            link.discard()
+            place.reset()
+            wire = Wire(link, place.name)
+            wire.wait_boot(BOOT_S)
+            return _measure(wire, place, firmware, manifest, expected, procedure, started_at)
+    except (LinkError, WireError, TargetFault) as error:
+        seen = place.fault()
+        if seen is None:
+            raise
+        report = f"{error.report}; {seen}" if isinstance(error, TargetFault) else seen
+        raise TargetFault(place.name, report) from error
+
+
+def _measure(
+    wire: Wire,
+    place: Place,
+    firmware: Firmware,
+    manifest: Manifest,
+    expected: Sequence[bytes],
+    procedure: Procedure,
+    started_at: str,
+) -> Record:
+    hello = wire.hello()
+    check_identity(hello, place, firmware, manifest)
+    runner = _Runner(wire, manifest, hello, _inference_s(place, manifest))
+
+    for number, seed in enumerate(procedure.seeds):
+        runner.fill(seed)
+        runner.run(1)
+        check_outputs(manifest, number, expected[number], wire.outputs(manifest.out_bytes))
+
+    if procedure.warmup:
+        runner.run(procedure.warmup)
+    before = wire.time()
+    samples = runner.run(procedure.repeats)
+    check_clocks(before, wire.time(), hello.clock_hz, sum(samples))
+    latency = LatencyCycles.of(samples)
+    latency_us = latency.median / hello.clock_hz * 1e6
+
+    memory = wire.memory()  # before the layers: their marks may use more stack
+    layer_cycles = runner.layers() if procedure.layers and manifest.layers else []
+    return Record(
+        model=ModelId(
+            manifest.model_name,
+            manifest.model_sha256,
+            manifest.nominal_macs,
+            manifest.effective_macs,
+        ),
+        board=place.board.id,
+        place=place.name,
+        source=place.source,
+        engine=manifest.engine,
+        engine_options=manifest.engine_options,
+        outputs_match=True,
+        outputs_checked=procedure.inputs,
+        latency_cycles=latency,
+        latency_us=latency_us,
+        sram_bytes=SramBytes(
+            arena=firmware.arena_bytes,
+            scratch=manifest.scratch_bytes,
+            static=firmware.static_bytes,
+            stack_peak=memory.stack_peak_bytes,
+            total=firmware.arena_bytes + firmware.static_bytes + memory.stack_peak_bytes,
+        ),
+        flash_bytes=FlashBytes(
+            firmware.flash_bytes.code, firmware.flash_bytes.weights, firmware.flash_bytes.total
+        ),
+        energy_uj=energy.estimate(place.board.supply, latency_us),
+        layers=tuple(
+            LayerCycles(layer.name, layer.op, layer.macs, cycles)
+            for layer, cycles in zip(manifest.layers, layer_cycles, strict=bool(layer_cycles))
+        ),
+        toolchain=firmware.compiler,
+        compiler_flags=firmware.compiler_flags,
+        firmware_sha256=firmware.sha256,
+        git=git_revision(),
+        board_file_sha256=place.board.sha256,
+        timing_model=place.timing_model,
+        started_at=started_at,
+    )
+
+
+class _Runner:
+    """Fills the inputs and runs; a board without room to keep them is filled before each run."""
+
+    def __init__(self, wire: Wire, manifest: Manifest, hello: Hello, timeout_s: float) -> None:
+        self._wire, self._manifest, self._timeout_s = wire, manifest, timeout_s
+        self._keeps_inputs = hello.store_bytes >= manifest.in_bytes
+        self._seed = 0
+        self._filled = False
+
+    def fill(self, seed: int) -> None:
+        tensors = self._manifest.inputs
+        data = b"".join(array.tobytes() for array in random_inputs(tensors, seed))
+        if can_be_seeded(tensors):
+            crc = self._wire.seed(seed)
+            if crc != crc16(data):
+                raise WireError(
+                    f"input of seed {seed} should have CRC {crc16(data):04x}", f"crc={crc:04x}"
+                )
+        else:
+            self._wire.feed(data)
+        self._seed, self._filled = seed, True
+
+    def run(self, repeats: int) -> list[int]:
+        if self._keeps_inputs:
+            return self._wire.run(repeats, timeout_s=self._timeout_s)
+        samples = []
+        for _ in range(repeats):
+            self._refill()
+            samples += self._wire.run(1, timeout_s=self._timeout_s)
+            self._filled = False
+        return samples
+
+    def layers(self) -> list[int]:
+        if not self._keeps_inputs:
+            self._refill()
+        self._filled = False
+        return self._wire.layers(len(self._manifest.layers), timeout_s=self._timeout_s)
+
+    def _refill(self) -> None:
+        if not self._filled:
+            self.fill(self._seed)
+
+
+def check_identity(hello: Hello, place: Place, firmware: Firmware, manifest: Manifest) -> None:
+    """Raises FirmwareMismatch unless the board says that it is what was built and flashed."""
+    for what, wanted, found in (
+        ("board", place.board.id, hello.board),
+        ("build", firmware.build_id, hello.build),
+        ("model", manifest.model_sha256, hello.model),
+        ("engine", manifest.engine, hello.engine),
+        ("input bytes", str(manifest.in_bytes), str(hello.in_bytes)),
+        ("output bytes", str(manifest.out_bytes), str(hello.out_bytes)),
+        ("layers", str(len(manifest.layers)), str(hello.layers)),
+        ("clock in Hz", str(place.board.mcu.clock_hz), str(hello.clock_hz)),
+    ):
+        if wanted != found:
+            raise FirmwareMismatch(what, wanted, found)
+
+
+def check_outputs(manifest: Manifest, input_number: int, expected: bytes, found: bytes) -> None:
+    """Raises OutputMismatch for the first element whose bytes differ."""
+    if expected == found:
+        return
+    offset = 0
+    for tensor in manifest.outputs:
+        part = slice(offset, offset + tensor.size_bytes)
+        offset += tensor.size_bytes
+        wanted, got = (
+            np.frombuffer(data[part], f"V{tensor.numpy.itemsize}") for data in (expected, found)
+        )
+        differs = np.flatnonzero(wanted != got)
+        if len(differs):
+            first = int(differs[0])
+            raise OutputMismatch(
+                tensor.name,
+                input_number,
+                first,
+                wanted.view(tensor.numpy)[first].item(),
+                got.view(tensor.numpy)[first].item(),
+                len(differs),
+                len(wanted),
+            )
+    raise AssertionError("outputs of one length that differ do so in some tensor")
+
+
+def check_clocks(
+    before: tuple[int, int], after: tuple[int, int], clock_hz: int, measured_cycles: int
+) -> None:
+    """Raises ClockMismatch when the cycle counter and the coarse timer tell of different times.
+
+    Args:
+        before: (coarse microseconds, cycles) before the repeats.
+        after: the same after them; the coarse timer wraps at 2^32.
+        clock_hz: of the core.
+        measured_cycles: sum of the repeats, which lie between the two.
+    """
+    coarse_us = (after[0] - before[0]) % 2**32
+    cycles_us = (after[1] - before[1]) / clock_hz * 1e6
+    if abs(cycles_us - coarse_us) > CLOCK_TOLERANCE * coarse_us + CLOCK_RESOLUTION_US:
+        raise ClockMismatch(
+            f"{coarse_us:,} us by the coarse timer are {cycles_us:,.0f} us by the cycle counter"
+        )
+    if measured_cycles > after[1] - before[1]:
+        raise ClockMismatch(
+            f"repeats of {measured_cycles:,} cycles lie within {after[1] - before[1]:,} cycles"
+        )
+
+
+def _inference_s(place: Place, manifest: Manifest) -> float:
+    """A deadline for one inference that no sound firmware misses."""
+    per_mac = WORST_CYCLES_PER_MAC.get(manifest.engine, WORST_CYCLES_PER_MAC_ELSE)
+    cycles = WORST_CYCLES_BESIDE_MACS + per_mac * manifest.nominal_macs
+    rate_hz = SLOW_VIRTUAL_HZ if place.source == "virtual" else place.board.mcu.clock_hz
+    return 10.0 + cycles / rate_hz
