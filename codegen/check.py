@@ -25,6 +25,8 @@ _ZERO_POINTS = {
     ir.DType.S32: (-(2**31), 2**31 - 1),
 }
 _MAX_RANK = 6
+_MAX_CONCATENATED = 10  # TFLM's limit
+_REQUANTIZED = {("f32", "s8"), ("s8", "s8"), ("s8", "u8"), ("u8", "s8"), ("s16", "s8")}
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 Shape = tuple[int, ...]
@@ -396,7 +398,7 @@ def _same_scale(operands: Operands) -> None:
             tensor.scale, operands.output.scale
         ):
             raise operands.unsupported(
-                f"input {tensor.name} has scale {tensor.scale:.6g}, zero point {tensor.zero_point}, "
+                f"{tensor.name} has scale {tensor.scale:.6g}, zero point {tensor.zero_point}, but "
                 f"its output {operands.output.scale:.6g}, {operands.output.zero_point}; "
                 "they must be equal"
             )
@@ -405,6 +407,7 @@ def _same_scale(operands: Operands) -> None:
 def _pad_scales(operands: Operands) -> None:
     assert isinstance(operands.op, ir.Pad)
     _same_scale(operands)
+    _rank_limit(5)(operands)
     low, high = _ZERO_POINTS[operands.output.dtype]
     if not low <= operands.op.value <= high:
         raise operands.invalid(f"the value {operands.op.value} is outside {low}..{high}")
@@ -426,6 +429,9 @@ def _softmax_scales(operands: Operands) -> None:
     assert isinstance(operands.op, ir.Softmax)
     if not 2.0**-20 <= operands.op.beta <= 2.0**20:
         raise operands.invalid(f"beta is {operands.op.beta!r}, expected a positive number")
+    # TFLM stops where the exponent, with 26 bits behind the point, needs a multiplier below 1.
+    if operands.op.beta * operands.inputs[0].scale * (1 << 26) <= 1:
+        raise operands.unsupported(f"its input's scale {operands.inputs[0].scale:.6g} is too small")
     _output_scale(1 / 256, -128)(operands)
 
 
@@ -434,12 +440,27 @@ def _leaky_relu_scales(operands: Operands) -> None:
     alpha = operands.op.alpha
     if alpha != 0 and not 2.0**-60 <= abs(alpha) <= 2.0**20:
         raise operands.invalid(f"alpha is {alpha!r}, expected a finite number")
+    _rescale(operands)
+    _check_multiplier(operands, operands.inputs[0].scale * abs(alpha) / operands.output.scale)
+
+
+def _hard_swish_scales(operands: Operands) -> None:
+    """TFLM works with the input 128 times finer; its shifts of 16-bit values bound both ends."""
+    fine_scale = operands.inputs[0].scale / 128
+    if fine_scale / operands.output.scale >= 1:
+        raise operands.unsupported(
+            f"its output's scale {operands.output.scale:.6g} is too small for an input of "
+            f"{operands.inputs[0].scale:.6g}"
+        )
+    if fine_scale / (3 / 32768) < 2.0**-15:
+        raise operands.unsupported(f"its input's scale {operands.inputs[0].scale:.6g} is too small")
 
 
 def _relu_scales(operands: Operands) -> None:
     assert isinstance(operands.op, ir.Relu)
     if operands.op.activation is ir.Activation.NONE:
-        raise operands.invalid("no activation")
+        raise operands.invalid("it has no activation")
+    _rescale(operands)
     if operands.op.activation is not ir.Activation.RELU:
         _same_scale(operands)
 
@@ -464,8 +485,33 @@ def _rescale(operands: Operands) -> None:
 
 
 def _quantize_scales(operands: Operands) -> None:
-    if operands.inputs[0].dtype is not ir.DType.F32:
+    x, y = operands.inputs[0].dtype, operands.output.dtype
+    if (x.value, y.value) not in _REQUANTIZED:
+        raise operands.unsupported(f"{x.value} -> {y.value}; TFLM does not run it either")
+    if x is not ir.DType.F32:
         _rescale(operands)
+
+
+def _concatenation_scales(operands: Operands) -> None:
+    assert isinstance(operands.op, ir.Concatenation)
+    _same_scale(operands)
+    if operands.op.activation is not ir.Activation.NONE:
+        raise operands.unsupported("it has a fused activation; TFLM does not run it either")
+    if len(operands.inputs) > _MAX_CONCATENATED:
+        raise operands.unsupported(
+            f"it has {len(operands.inputs)} inputs; the limit is {_MAX_CONCATENATED}, as in TFLM"
+        )
+
+
+def _rank_limit(limit: int) -> Callable[[Operands], None]:
+    def limited(operands: Operands) -> None:
+        rank = len(operands.inputs[0].shape)
+        if rank > limit:
+            raise operands.unsupported(
+                f"its input has {rank} dimensions; the limit is {limit}, as in TFLM"
+            )
+
+    return limited
 
 
 def _check_multiplier(operands: Operands, multiplier: float) -> None:
@@ -508,7 +554,7 @@ def _weight_scales(axis: int) -> Callable[[Operands], None]:
 
 
 RULES: dict[type[ir.Op], Rule] = {
-    # op                types of inputs             output      shape                 scales
+    # types of inputs, type of output, shape of output, scales
     ir.Conv2D: Rule(("s8", "s8", "s32?"), "s8", _conv2d_shape, _weight_scales(0)),
     ir.DepthwiseConv2D: Rule(("s8", "s8", "s32?"), "s8", _depthwise_shape, _weight_scales(3)),
     ir.FullyConnected: Rule(("s8", "s8", "s32?"), "s8", _dense_shape, _weight_scales(0)),
@@ -519,16 +565,16 @@ RULES: dict[type[ir.Op], Rule] = {
     ir.Sub: Rule(("s8", "s8"), "s8", _broadcast_shape, _sum_scales),
     ir.Mul: Rule(("s8", "s8"), "s8", _broadcast_shape, _product_scales),
     ir.Pad: Rule(("s8",), "s8", _pad_shape, _pad_scales),
-    ir.Concatenation: Rule(("s8+",), "s8", _concatenation_shape, _same_scale),
+    ir.Concatenation: Rule(("s8+",), "s8", _concatenation_shape, _concatenation_scales),
     ir.Reshape: Rule(("s8|u8|s16|s32|f32",), "same", _same_elements),
-    ir.Transpose: Rule(("s8",), "s8", _transpose_shape),
-    ir.StridedSlice: Rule(("s8",), "s8", _slice_shape),
+    ir.Transpose: Rule(("s8",), "s8", _transpose_shape, _rank_limit(5)),
+    ir.StridedSlice: Rule(("s8",), "s8", _slice_shape, _rank_limit(4)),
     ir.Softmax: Rule(("s8",), "s8", _same_shape, _softmax_scales),
     ir.Logistic: Rule(("s8",), "s8", _same_shape, _output_scale(1 / 256, -128)),
     ir.Tanh: Rule(("s8",), "s8", _same_shape, _output_scale(1 / 128, 0)),
     ir.Relu: Rule(("s8",), "s8", _same_shape, _relu_scales),
     ir.LeakyRelu: Rule(("s8",), "s8", _same_shape, _leaky_relu_scales),
-    ir.HardSwish: Rule(("s8",), "s8", _same_shape),
+    ir.HardSwish: Rule(("s8",), "s8", _same_shape, _hard_swish_scales),
     ir.Quantize: Rule(("f32|s8|u8|s16",), "s8|u8", _same_shape, _quantize_scales),
     ir.Dequantize: Rule(("s8|u8",), "f32", _same_shape),
 }

@@ -305,12 +305,26 @@ def _fully_connected(node: Node) -> ir.Op:
         raise node.unsupported(f"its weights format is {weights_format}; only the default (0) is")
     if len(node.shape(1)) != 2:
         raise node.invalid(f"its weights have shape {list(node.shape(1))}, expected 2 dimensions")
+    _check_bias_scale(node)
     x = _as_rows(node, node.input(0), in_features=node.shape(1)[1])
     return node.make(
         ir.FullyConnected,
         (x, node.input(1), *_bias(node)),
         activation=node.activation(activation),
     )
+
+
+def _check_bias_scale(node: Node) -> None:
+    """Refuses a bias whose scale is not that of input times weight, by TFLM's own test."""
+    if node.input(2) == -1:
+        return
+    operands = (*node.raw.inputs, node.raw.outputs[0])
+    scales = [node.importer.raw_tensor(index).scale for index in operands]
+    if any(len(scale) != 1 for scale in scales):
+        return
+    (x,), (weight,), (bias,), (output,) = scales
+    if not abs(x * weight - bias) <= 0.02 * output:
+        raise node.invalid(f"its bias has scale {bias:.6g}, expected {x * weight:.6g}")
 
 
 def _as_rows(node: Node, x: int, in_features: int) -> int:
