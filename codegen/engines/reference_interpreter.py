@@ -4,22 +4,17 @@ The baseline that is always there: built the way TFLM works, with plain loops as
 decided here is little: which kinds of operators are linked, and how large the arena is. The
 interpreter plans the arena again on the board, by the same algorithm, and refuses to run if it does
 not fit.
-
-The interpreter checks no bounds. So every place of the flatbuffer that it reads is visited here
-first.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tflite
 
 from codegen import ir
-from codegen.emit import banner, environment
+from codegen.embedded import embed, render
 from codegen.engines import Generated, Job, register
 from codegen.errors import DoesNotFit, GraphInvalid
 from codegen.manifest import BuildEntry, LayerEntry, Manifest, model_entry, tensor_entry
@@ -82,7 +77,9 @@ KINDS = {
     "TANH": Kind("op_tanh", "sigmoid_params_t", 16),
     "TRANSPOSE": Kind("op_transpose", "slice_params_t", 52),
 }
-_NAME_OF_CODE = {code: name for name, code in vars(tflite.BuiltinOperator).items() if name in KINDS}
+_NAME_OF_CODE: dict[int, str] = {
+    code: name for name, code in vars(tflite.BuiltinOperator).items() if name in KINDS
+}
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -94,34 +91,29 @@ def reference(job: Job) -> Generated:
         GraphInvalid: the file's layout is not one that the interpreter can walk in place.
         DoesNotFit: arena or model are larger than the board's memory.
     """
-    check_layout(job.tflite)
     raw = read_tflite(job.tflite)
     # Where one operator gave two ops (a flattened dense layer), the last is its own.
     ops = {op.source: op for op in job.graph.ops}
-    arena = arena_of(raw, sorted(ops))
-    words = flatbuffer_words(job.tflite)
-    _require_fit(job, arena, 4 * len(words))
+    operators = sorted(ops)
+    arena = arena_of(raw, operators)
+    if arena.total_bytes > job.board.arena_limit_bytes:
+        peak = ops[arena.peak_operator].name
+        raise DoesNotFit("RAM", arena.total_bytes, job.board.arena_limit_bytes, peak)
+    weights_source, weights_bytes = embed(job, ENGINE)
 
-    names = sorted({_NAME_OF_CODE[raw.ops[index].code] for index in ops})
+    kinds = {name: KINDS[name] for name in sorted({_name(raw, index) for index in operators})}
     context = {
         "graph": job.graph,
         "arena": arena,
-        "operators": sorted(ops),
-        "resolver": [(name, KINDS[name].symbol) for name in names],
-        "struct_bytes": {
-            **_STRUCT_BYTES,
-            **{
-                kind.params: kind.params_bytes
-                for kind in map(KINDS.get, names)
-                if kind and kind.params
-            },
-        },
-        "words": words,
+        "operators": operators,
+        "kinds": kinds,
+        "struct_bytes": _STRUCT_BYTES
+        | {kind.params: kind.params_bytes for kind in kinds.values() if kind.params},
     }
     return Generated(
         sources={
-            "model.c": _render("reference_model.c.j2", job, context),
-            "model_weights.c": _render("reference_weights.c.j2", job, context),
+            "model.c": render(job, ENGINE, "reference_model.c.j2", context),
+            "model_weights.c": weights_source,
         },
         manifest=Manifest(
             model=model_entry(job.graph, job.graph),
@@ -132,33 +124,19 @@ def reference(job: Job) -> Generated:
             outputs=tuple(tensor_entry(job.graph.tensors[i]) for i in job.graph.outputs),
             layers=tuple(
                 LayerEntry(op.name, op.kind, ir.op_macs(job.graph, op))
-                for _, op in sorted(ops.items())
+                for op in map(ops.__getitem__, operators)
             ),
             arena_bytes=arena.total_bytes,
             scratch_bytes=0,
-            weights_bytes=4 * len(words),
+            weights_bytes=weights_bytes,
             build=BuildEntry(flags=("-O3",), source_dirs=("interpreter",)),
         ),
     )
 
 
-def _render(template: str, job: Job, context: dict[str, object]) -> str:
-    head = banner(
-        template=template,
-        model_name=job.graph.name,
-        sha256=job.graph.sha256,
-        engine=ENGINE,
-        board=job.board.board,
-    )
-    return head + environment().get_template(template).render(context)
-
-
-def _require_fit(job: Job, arena: Arena, weights_bytes: int) -> None:
-    if arena.total_bytes > job.board.arena_limit_bytes:
-        peak = next(op.name for op in reversed(job.graph.ops) if op.source == arena.peak_operator)
-        raise DoesNotFit("RAM", arena.total_bytes, job.board.arena_limit_bytes, peak)
-    if weights_bytes > job.board.flash_bytes:
-        raise DoesNotFit("flash", weights_bytes, job.board.flash_bytes)
+def _name(raw: RawModel, operator: int) -> str:
+    """TFLite's name of an operator of the file."""
+    return _NAME_OF_CODE[raw.ops[operator].code]
 
 
 # --- the arena -------------------------------------------------------------------------------
@@ -202,11 +180,12 @@ def arena_of(raw: RawModel, operators: list[int]) -> Arena:
     """
     persistent_bytes = len(raw.tensors) * _STRUCT_BYTES["tensor_t"]
     for index in operators:
-        op = raw.ops[index]
-        name = _NAME_OF_CODE[op.code]
+        name = _name(raw, index)
         persistent_bytes += _STRUCT_BYTES["op_t"] + KINDS[name].params_bytes
         if name in _WEIGHTED:
-            persistent_bytes += len(raw.tensors[op.inputs[1]].scale) * _STRUCT_BYTES["multiplier_t"]
+            persistent_bytes += (
+                len(raw.tensors[raw.ops[index].inputs[1]].scale) * _STRUCT_BYTES["multiplier_t"]
+            )
 
     buffers = _buffers(raw, operators)
     table_bytes = _STRUCT_BYTES["planned_buffer_t"] * sum(t.data is None for t in raw.tensors)
@@ -269,113 +248,3 @@ def plan_greedy(buffers: list[_Buffer]) -> int:
         placed.append((offset, buffer))
         placed.sort(key=lambda entry: entry[0])
     return max((offset + buffer.size_bytes for offset, buffer in placed), default=0)
-
-
-# --- the flatbuffer --------------------------------------------------------------------------
-
-
-def flatbuffer_words(data: bytes) -> list[str]:
-    """The bytes as little-endian words in C's notation; quicker to compile than single bytes.
-
-    Zeros are added, so that a read of four bytes that begins in the file stays inside the array.
-    """
-    padded = data + bytes(8 - len(data) % 4)
-    return [f"0x{word:08x}" for word in struct.unpack(f"<{len(padded) // 4}I", padded)]
-
-
-class _Walker:
-    """Follows offsets as firmware/interpreter/flatbuffer.c does, and checks every one."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def _number(self, code: str, at: int, where: str) -> int:
-        size = struct.calcsize(code)
-        if at < 0 or at + size > len(self._data):
-            raise GraphInvalid(f"it points to byte {at:,} of {len(self._data):,}", where)
-        return int(struct.unpack_from(code, self._data, at)[0])
-
-    def root(self) -> int:
-        return self._number("<I", 0, "file")
-
-    def field(self, table: int, slot: int, where: str) -> int | None:
-        """Position of a field; None where the table leaves it out."""
-        vtable = table - self._number("<i", table, where)
-        entry = 4 + 2 * slot
-        if entry >= self._number("<H", vtable, where):
-            return None
-        offset = self._number("<H", vtable + entry, where)
-        if offset == 0:
-            return None
-        self._number("<B", table + offset, where)
-        return table + offset
-
-    def integer(self, table: int, slot: int, where: str) -> int:
-        at = self.field(table, slot, where)
-        return 0 if at is None else self._number("<i", at, where)
-
-    def table(self, table: int, slot: int, where: str) -> int | None:
-        at = self.field(table, slot, where)
-        return None if at is None else at + self._number("<I", at, where)
-
-    def vector(self, table: int, slot: int, item_bytes: int, where: str) -> tuple[int, int]:
-        """(first item's position, number of items) of a vector, which must be aligned to 4 bytes."""
-        at = self.table(table, slot, where)
-        if at is None:
-            return 0, 0
-        length, items = self._number("<I", at, where), at + 4
-        if items + length * item_bytes > len(self._data):
-            raise GraphInvalid(
-                f"{length:,} items of {item_bytes} B are more than the file has left", where
-            )
-        if items % 4:
-            raise GraphInvalid(
-                f"its items begin at byte {items:,}; a multiple of 4 is expected", where
-            )
-        return items, length
-
-    def tables(self, table: int, slot: int, where: str) -> Iterator[tuple[int, str]]:
-        """(position, where) of each table of a vector."""
-        items, length = self.vector(table, slot, 4, where)
-        for index in range(length):
-            at = items + 4 * index
-            yield at + self._number("<I", at, where), f"{where} {index}"
-
-
-def check_layout(data: bytes) -> None:
-    """Visits every place that the interpreter reads.
-
-    Args:
-        data: a file that import_tflite has accepted. Values are not looked at again, only where
-            they lie.
-
-    Raises:
-        GraphInvalid: an offset points outside the file, or a vector is not aligned to 4 bytes.
-    """
-    walk = _Walker(data)
-    model = walk.root()
-    walk.field(model, 0, "model")  # version
-    for code, where in walk.tables(model, 1, "operator code"):
-        for slot in (0, 3):
-            walk.field(code, slot, where)
-    buffers = list(walk.tables(model, 4, "buffer"))
-    for subgraph, _ in walk.tables(model, 2, "subgraph"):
-        for tensor, where in walk.tables(subgraph, 0, "tensor"):
-            walk.vector(tensor, 0, 4, where)  # shape
-            walk.field(tensor, 1, where)  # type
-            buffer = walk.integer(tensor, 2, where)
-            walk.vector(buffers[buffer][0], 0, 1, where)  # data
-            quantization = walk.table(tensor, 4, where)
-            if quantization is not None:
-                walk.vector(quantization, 2, 4, where)  # scale
-                walk.vector(quantization, 3, 8, where)  # zero_point
-        for slot in (1, 2):  # inputs, outputs
-            walk.vector(subgraph, slot, 4, "model")
-        for operator, where in walk.tables(subgraph, 3, "operator"):
-            walk.field(operator, 0, where)  # opcode_index
-            for slot in (1, 2):  # inputs, outputs
-                walk.vector(operator, slot, 4, where)
-            options = walk.table(operator, 4, where)
-            if options is not None:
-                for slot in range(7):  # no options that are read have more
-                    walk.field(options, slot, where)
