@@ -1,0 +1,513 @@
+"""The core of a virtual board: Unicorn with the board's memory, peripherals, faults, semihosting and virtual time.
+
+`Cpu` is one core in this process; `run_program` runs a semihosting program to its end on a fresh or recycled one.
+
+How time stays exact. The native hook counts a block when it starts. When the core leaves a block in its middle (a fault, a
+stop), the count is corrected to the part that ran. A peripheral whose answer depends on the time stops the core at the
+reading instruction first, so that a new block starts there and everything before it is counted. Stopping from another thread is
+only used to give up a run, never to go on with it: that is why control traffic cannot change cycles.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from unicorn import Uc, UcError, unicorn_const
+from unicorn import arm_const as arm
+
+from hil.board import Board
+from hil.errors import HilError, TargetFault
+from hil.virtual import exceptions
+from hil.virtual.blocks import BlockCounter, BlockRun
+from hil.virtual.bus import Bus, NeedExactTime
+from hil.virtual.clock import CycleClock
+from hil.virtual.exceptions import ExceptionUnit, Fault, Lockup
+from hil.virtual.image import Image, check_fits, parse_elf, write_image
+from hil.virtual.memory import MemoryMap
+from hil.virtual.peripherals import build_peripherals, reset_vector_address
+from hil.virtual.peripherals.core_scs import SystemControl
+from hil.virtual.peripherals.registers import BusFault, Chip, Console, FlashController
+from hil.virtual.semihosting import BREAKPOINT, ProgramExit, Semihosting
+from hil.virtual.timing import timing_model
+
+_MODELS = {
+    "cortex-m4": arm.UC_CPU_ARM_CORTEX_M4,
+    "cortex-m7": arm.UC_CPU_ARM_CORTEX_M7,
+}
+_NEVER = 0xFFFF_FFFE  # no code runs there
+# Exception numbers of Unicorn's interrupt hook
+_SVC, _PREFETCH_ABORT, _BKPT, _EXCEPTION_EXIT, _INVSTATE = 2, 3, 7, 8, 18
+_ALL_REGISTERS = (  # what reset clears
+    *(getattr(arm, f"UC_ARM_REG_R{i}") for i in range(13)),
+    *(getattr(arm, f"UC_ARM_REG_S{i}") for i in range(32)),
+    arm.UC_ARM_REG_FPSCR,
+    arm.UC_ARM_REG_CONTROL,
+    arm.UC_ARM_REG_PRIMASK,
+    arm.UC_ARM_REG_FAULTMASK,
+    arm.UC_ARM_REG_BASEPRI,
+    arm.UC_ARM_REG_IPSR,
+    arm.UC_ARM_REG_PSP,
+)
+_YIELD_HINTS = (b"\x10\xbf", b"\x20\xbf")  # YIELD, WFE: Unicorn stops behind them with an error
+MAX_PIN_CHANGES = 65_536
+
+
+class PinChange(NamedTuple):
+    """An output pin changed its level."""
+
+    cycle: int
+    port: str
+    pin: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why the core stopped."""
+
+    reason: Literal["exit", "lockup", "sleep", "stopped"]
+    exit_code: int | None = None
+    detail: str = ""
+
+
+class Cpu:
+    """A board's core with everything around it, in this process."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self.board = board
+        self.memory = MemoryMap(board)
+        self.fault_text: str | None = None  # the last fault, in words
+        self.pin_changes: deque[PinChange] = deque(maxlen=MAX_PIN_CHANGES)
+        self._engine = Uc(
+            unicorn_const.UC_ARCH_ARM, unicorn_const.UC_MODE_THUMB | unicorn_const.UC_MODE_MCLASS
+        )
+        self._engine.ctl_set_cpu_model(_MODELS[board.mcu.core])
+        for region in self.memory.regions:
+            access = unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_EXEC
+            if region.memory.kind == "ram":
+                access |= unicorn_const.UC_PROT_WRITE
+            self._engine.mem_map_ptr(
+                region.memory.origin, region.memory.size_bytes, access, region.host_address
+            )
+        self._blocks = BlockCounter(self._engine, self.memory)
+        self.clock = CycleClock(timing_model(board.mcu.core), self._blocks)
+        chip = Chip(
+            board=board,
+            memory=self.memory,
+            console=console,
+            cycles=self._cycles_now,
+            accesses=lambda: self._bus.accesses,
+            request_reset=self._request_reset,
+            store=self._store,
+            rewrite_flash=self._rewrite_flash,
+            log_pin=self._log_pin,
+        )
+        peripherals = build_peripherals(chip)
+        self._control = next(p for p in peripherals if isinstance(p, SystemControl))
+        self._bus = Bus(self._engine, peripherals, self._settle_flash, self._read_trouble)
+        self._flash_controller = next(
+            (p for p in peripherals if isinstance(p, FlashController)), None
+        )
+        self._exceptions = ExceptionUnit(self._engine, self.memory, self._control)
+        self._semihosting = Semihosting(
+            self._engine, board, self.memory, console.write, lambda: self.clock.total().cycles
+        )
+        self._hook(unicorn_const.UC_HOOK_INTR, self._on_interrupt)
+        self._hook(unicorn_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_write)
+        invalid = unicorn_const.UC_HOOK_MEM_UNMAPPED | unicorn_const.UC_HOOK_MEM_FETCH_PROT
+        self._hook(invalid, self._on_unmapped)
+        self._entry: int | None = None
+        self._exact_pc: int | None = None  # the current block starts at this reading instruction
+        self._write_pc: int | None = None  # a peripheral is being written by the instruction here
+        self._fault: Fault | None = None
+        self._interrupt: int | None = None
+        self._trouble: Exception | None = None
+        self._reset_requested = False
+        self._unsettled: tuple[int, bytes] | None = (
+            None  # a flash write that the engine is about to do its own way
+        )
+        self._stop_requested = threading.Event()
+        self._pc = 0
+
+    # -- what is around a run
+
+    def load(self, data: bytes) -> None:
+        """Programs an ELF file and resets. Raises ImageError; then nothing was changed."""
+        image = parse_elf(data)
+        check_fits(image, self.memory)
+        self.memory.clear_ram()
+        write_image(image, self.memory)
+        self._entry = image.entry
+        self.fault_text = None
+        self._blocks.flash_changed()
+        self._blocks.reset()
+        self.clock.reset()
+        self.pin_changes.clear()
+        self.reset()
+
+    def reset(self) -> None:
+        """As the reset pin: RAM stays, time goes on."""
+        self._bus.reset()
+        self._exceptions.reset()
+        engine = self._engine
+        for register in _ALL_REGISTERS:
+            engine.reg_write(register, 0)
+        engine.reg_write(arm.UC_ARM_REG_XPSR, 1 << 24)
+        engine.reg_write(arm.UC_ARM_REG_LR, 0xFFFF_FFFF)
+        sp, self._pc = self._start()
+        engine.reg_write(arm.UC_ARM_REG_SP, sp)
+        engine.ctl_flush_tb()
+        self._blocks.continue_at(self._pc)
+        self._fault = self._trouble = self._interrupt = self._exact_pc = self._write_pc = None
+        self._reset_requested = False
+
+    def _start(self) -> tuple[int, int]:
+        """(stack pointer, pc) to start with.
+
+        From the vector table where the chip looks for it. An image without one (linked for a debugger, which sets the
+        registers) starts at its entry point with the stack at the end of RAM.
+        """
+        ram_start, ram_bytes = self.board.ram
+        vectors = self.memory.read(reset_vector_address(self.board), 8) or bytes(8)
+        sp, start = int.from_bytes(vectors[:4], "little"), int.from_bytes(vectors[4:], "little")
+        in_ram = self.memory.find(sp - 4, 4)
+        if (
+            in_ram is not None
+            and in_ram.memory.kind == "ram"
+            and start & 1
+            and self.memory.find(start & ~1, 2)
+        ):
+            return sp & ~3, start & ~1
+        return ram_start + ram_bytes, (self._entry or 0) & ~1
+
+    def enable_fpu(self) -> None:
+        """What a program does with CPACR, done for it."""
+        self._control.values["CPACR"] |= 0xF << 20
+
+    # -- a run
+
+    def run(self) -> Stop:
+        """Runs until the program exits, the core cannot go on, or `stop` is called from another thread.
+
+        Raises UnknownInstruction when the program needs to know the time but its cost is not known.
+        """
+        while True:
+            self._fault = self._trouble = self._interrupt = None
+            error = unicorn_const.UC_ERR_OK
+            try:
+                if not self._stop_requested.is_set():
+                    self._engine.emu_start(self._pc | 1, _NEVER)
+            except UcError as failure:
+                error = failure.errno
+            if self._stop_requested.is_set():
+                return Stop("stopped")
+            self._settle_flash()
+            self._pc = self._engine.reg_read(arm.UC_ARM_REG_PC)
+            try:
+                stop = self._after(error)
+            except Lockup as lockup:
+                detail = (
+                    f"{self.fault_text}; the core stopped: {lockup}"
+                    if self.fault_text
+                    else f"the core stopped: {lockup}"
+                )
+                self.fault_text = detail
+                return Stop("lockup", detail=detail)
+            if stop is not None:
+                return stop
+            self._blocks.continue_at(self._pc)
+
+    def stop(self) -> None:
+        """Gives up the run that is going on; may be called from any thread, and again until `run` has returned."""
+        self._stop_requested.set()
+        self._engine.emu_stop()
+
+    def allow_run(self) -> None:
+        """After `stop` and the end of `run`: the next `run` may start."""
+        self._stop_requested.clear()
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the run is being given up; a console that waits for its host returns then."""
+        return self._stop_requested.is_set()
+
+    def block_runs(self) -> list[BlockRun]:
+        """Every basic block that ran since the image was loaded, for a profiler."""
+        return self._blocks.runs()
+
+    def _after(self, error: int) -> Stop | None:
+        """Handles what stopped the engine; None to go on at self._pc. May raise Lockup."""
+        if self._reset_requested:
+            self.reset()
+        elif isinstance(self._trouble, NeedExactTime):
+            self._cut_current()
+            self._exact_pc = self._pc
+        elif self._trouble is not None:
+            raise self._trouble
+        elif self._fault is not None:
+            self._cut_current()
+            self._deliver(self._fault)
+        elif self._interrupt is not None:
+            return self._after_interrupt(self._interrupt)
+        elif error == unicorn_const.UC_ERR_INSN_INVALID:
+            if self.memory.read(self._pc - 2, 2) not in _YIELD_HINTS:
+                self._cut_current()
+                code = self.memory.read(self._pc, 4) or b""
+                halves = [f"{int.from_bytes(code[i : i + 2], 'little'):04x}" for i in (0, 2)]
+                self._deliver(
+                    Fault(
+                        f"undefined instruction {' '.join(halves)}, pc 0x{self._pc:08x}",
+                        exceptions.USAGE_FAULT,
+                        exceptions.UNDEFINSTR,
+                    )
+                )
+        elif error != unicorn_const.UC_ERR_OK:
+            raise HilError(
+                f"Unicorn stopped with error {error} at pc 0x{self._pc:08x}: {UcError(error)}"
+            )
+        else:  # WFI: nothing can wake the core, as there are no interrupts
+            return Stop(
+                "sleep",
+                detail=f"waits for an interrupt (WFI) at pc 0x{self._pc - 2:08x}; virtual boards have none",
+            )
+        return None
+
+    def _after_interrupt(self, number: int) -> Stop | None:
+        pc = self._pc
+        if number == _BKPT:
+            instruction = self.memory.read(pc, 2) or b""
+            if instruction != BREAKPOINT:
+                text = (
+                    f"breakpoint (BKPT {instruction[:1].hex()}) without a debugger, pc 0x{pc:08x}"
+                )
+                self._deliver(Fault(text, exceptions.HARD_FAULT, hfsr=exceptions.DEBUGEVT))
+                return None
+            ended = self._semihosting.call()
+            self._pc = pc + 2
+            return None if ended is None else Stop("exit", exit_code=ended.code)
+        if number == _SVC:
+            self._pc = self._exceptions.take(exceptions.SV_CALL, pc)
+        elif number == _EXCEPTION_EXIT:
+            self._pc = self._exceptions.leave(pc | 1)
+        elif number == _INVSTATE:
+            text = f"jump to an even address (Arm state), pc 0x{pc:08x}"
+            self._deliver(Fault(text, exceptions.USAGE_FAULT, exceptions.INVSTATE))
+        else:
+            text = f"instruction fetch from 0x{pc:08x}, where no code can be"
+            self._deliver(Fault(text, exceptions.MEM_MANAGE, exceptions.IACCVIOL))
+        return None
+
+    def _deliver(self, fault: Fault) -> None:
+        lr = self._engine.reg_read(arm.UC_ARM_REG_LR)
+        self.fault_text = f"{fault.text}, lr 0x{lr:08x}"
+        self._pc = self._exceptions.take_fault(fault, self._pc)
+
+    def _cut_current(self) -> None:
+        """The current block was left before the instruction at pc, unless it ran to its end and pc is elsewhere."""
+        address, code = self._blocks.current
+        if address <= self._pc < address + len(code):
+            self._blocks.cut(self._pc)
+
+    # -- what the engine calls
+
+    def _hook(self, kind: int, callback: Callable[..., object]) -> None:
+        self._engine.hook_add(kind, callback)
+
+    def _on_interrupt(self, engine: Uc, number: int, data: None) -> None:
+        self._interrupt = number
+        engine.emu_stop()
+
+    def _on_unmapped(
+        self, engine: Uc, access: int, address: int, size: int, value: int, data: None
+    ) -> bool:
+        kinds = {
+            unicorn_const.UC_MEM_READ_UNMAPPED: "read",
+            unicorn_const.UC_MEM_WRITE_UNMAPPED: "write",
+        }
+        pc = engine.reg_read(arm.UC_ARM_REG_PC)
+        if access in kinds:
+            text = f"{kinds[access]} of {size} bytes at 0x{address:08x} outside the memory map, pc 0x{pc:08x}"
+            cfsr = exceptions.PRECISERR | exceptions.BFARVALID
+            self._fault = Fault(text, exceptions.BUS_FAULT, cfsr, address=address)
+        else:
+            text = f"instruction fetch from 0x{address:08x} outside the memory map, pc 0x{pc:08x}"
+            self._fault = Fault(text, exceptions.BUS_FAULT, exceptions.IBUSERR)
+        return False
+
+    def _on_protected_write(
+        self, engine: Uc, access: int, address: int, size: int, value: int, data: None
+    ) -> bool:
+        """A write to a peripheral or to flash; True lets the engine go on, False is a fault."""
+        self._settle_flash()
+        self._write_pc = engine.reg_read(arm.UC_ARM_REG_PC)
+        try:
+            if self._bus.holds(address):
+                self._bus.write(address, size, value)
+            else:
+                self._program_flash(address, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+        except BusFault as fault:
+            text = f"write of {size} bytes at 0x{address:08x}: {fault}, pc 0x{self._write_pc:08x}"
+            cfsr = exceptions.PRECISERR | exceptions.BFARVALID
+            self._fault = Fault(text, exceptions.BUS_FAULT, cfsr, address=address)
+            return False
+        except HilError as error:
+            self._trouble = error
+            return False
+        finally:
+            self._write_pc = None
+        return True
+
+    def _read_trouble(self, trouble: Exception, address: int, size_bytes: int) -> None:
+        """A read of a peripheral did not succeed; the engine stops before the reading instruction."""
+        if isinstance(trouble, BusFault):
+            self._fault = Fault(
+                f"read of {size_bytes} bytes at 0x{address:08x}: {trouble}",
+                exceptions.BUS_FAULT,
+                exceptions.PRECISERR | exceptions.BFARVALID,
+                address=address,
+            )
+        else:
+            self._trouble = trouble
+        self._engine.emu_stop()
+
+    # -- what peripherals call
+
+    def _cycles_now(self) -> int:
+        """Cycles up to the instruction that accesses a peripheral right now."""
+        if self._write_pc is not None:
+            return self.clock.before(self._write_pc)
+        address, _ = self._blocks.current
+        if self._exact_pc != address:
+            raise NeedExactTime
+        self._exact_pc = None
+        return self.clock.before(address)
+
+    def _request_reset(self) -> None:
+        self._reset_requested = True
+        self._engine.emu_stop()
+
+    def _log_pin(self, port: str, pin: int, level: int) -> None:
+        self.pin_changes.append(PinChange(self._cycles_now(), port, pin, level))
+
+    def _store(self, address: int, data: bytes) -> bool:
+        region = self.memory.find(address, len(data))
+        if region is None or region.memory.kind != "ram":
+            return False
+        self._engine.mem_write(address, data)
+        return True
+
+    def _program_flash(self, address: int, data: bytes) -> None:
+        """A store of the program into flash. The engine stores the bytes as they are; _settle_flash corrects that."""
+        region = self.memory.find(address, len(data))
+        if self._flash_controller is None or region is None:
+            raise BusFault("this flash cannot be programmed")
+        offset = address - region.memory.origin
+        result = self._flash_controller.program(
+            offset, bytes(region.data[offset : offset + len(data)]), data
+        )
+        self._unsettled = (address, result)
+
+    def _settle_flash(self) -> None:
+        """Makes a store into flash what the flash controller made of it: at its next event, as flash is busy until then."""
+        if self._unsettled is not None:
+            (address, data), self._unsettled = self._unsettled, None
+            region = self.memory.find(address)
+            assert region is not None, "only stores into flash are settled"
+            self._rewrite_flash(address - region.memory.origin, data)
+
+    def _rewrite_flash(self, offset: int, data: bytes) -> None:
+        """Changes bytes of the flash, in every range that shows it."""
+        for region in self.memory.regions:
+            if region.memory.kind == "flash":
+                self._engine.mem_write(region.memory.origin + offset, data)
+        self._blocks.flash_changed()
+
+
+class MemoryConsole:
+    """A console without a host: keeps what the program writes, gives it `input_bytes`, then stops it."""
+
+    def __init__(self) -> None:
+        self.output = bytearray()
+        self._cpu: Cpu | None = None
+        self._input = iter(b"")
+
+    def restart(self, cpu: Cpu, input_bytes: bytes) -> None:
+        """Empty, with new input, before a run of `cpu`."""
+        self._cpu, self._input = cpu, iter(input_bytes)
+        self.output.clear()
+
+    def write(self, data: bytes) -> None:
+        """See Console.write."""
+        self.output += data
+
+    def receive(self, *, wait: bool) -> int | None:
+        """See Console.receive; a program that waits for more than there is can never go on."""
+        byte = next(self._input, None)
+        if byte is None and wait and self._cpu is not None:
+            self._cpu.stop()
+        return byte
+
+
+class ProgramRun(NamedTuple):
+    """What `run_program` saw."""
+
+    exit_code: int
+    output: bytes
+    cycles: int
+    instructions: int
+
+
+_cpus: dict[str, tuple[Cpu, MemoryConsole]] = {}
+
+
+def run_program(
+    board: Board,
+    elf: bytes,
+    *,
+    input_bytes: bytes = b"",
+    timeout_s: float = 60.0,
+    with_fpu: bool = True,
+) -> ProgramRun:
+    """Runs a program that ends through semihosting, on a core in this process; made for many short runs.
+
+    Output is everything written through semihosting or a UART. The core of a board is kept for the next call of the same
+    thread's process; not for several threads at once.
+
+    Args:
+        board: whose core, memory and peripherals.
+        elf: linked for the board, in flash or in RAM.
+        input_bytes: what the UART receives.
+        timeout_s: host seconds.
+        with_fpu: switches the FPU on before the start, as debuggers' start scripts do; on a board the program must do it.
+
+    Raises:
+        ImageError: the file cannot be loaded.
+        TargetFault: the program faulted and has no handler, sleeps for ever, waits for more input, or ran too long.
+        UnknownInstruction: no cycles can be given.
+    """
+    key = board.sha256 or board.id
+    if key not in _cpus:
+        console = MemoryConsole()
+        _cpus[key] = Cpu(board, console), console
+    cpu, console = _cpus[key]
+    console.restart(cpu, input_bytes)
+    cpu.allow_run()
+    cpu.load(elf)
+    if with_fpu:
+        cpu.enable_fpu()
+    timer = threading.Timer(timeout_s, cpu.stop)
+    timer.start()
+    try:
+        stop = cpu.run()
+    finally:
+        timer.cancel()
+        timer.join()
+    if stop.reason != "exit" or stop.exit_code is None:
+        why = {"stopped": f"no exit within {timeout_s:g} s, or it waits for input"}
+        raise TargetFault(f"virtual:{board.id}", stop.detail or why.get(stop.reason, stop.reason))
+    total = cpu.clock.total()
+    return ProgramRun(stop.exit_code, bytes(console.output), total.cycles, total.instructions)

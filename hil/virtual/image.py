@@ -1,0 +1,133 @@
+"""An ELF file as the segments that a programmer writes; made for files that may be anything.
+
+Only the ELF header and the program headers are read: what a flash programmer needs. Segments go to their physical addresses
+(initialised data lies in flash and is copied by the program's own start-up code).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+from hil.board import Memory
+from hil.errors import HilError
+from hil.virtual.memory import MemoryMap, Region
+
+MAX_IMAGE_BYTES = 64 << 20  # debug information included
+_HEADER = struct.Struct("<16sHHIIIIIHHHHHH")
+_PROGRAM_HEADER = struct.Struct("<IIIIIIII")
+_EM_ARM, _ET_EXEC, _PT_LOAD = 40, 2, 1
+
+
+class ImageError(HilError):
+    """A file that cannot be put onto the board, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Bytes for one physical address."""
+
+    address: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What an ELF file asks to be written, and where it starts (bit 0 set: Thumb)."""
+
+    entry: int
+    segments: tuple[Segment, ...]
+
+
+def parse_elf(data: bytes) -> Image:
+    """The image of an ELF file for a 32-bit little-endian Arm core; raises ImageError."""
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ImageError(f"the file has {len(data):,} B; at most {MAX_IMAGE_BYTES:,} B are read")
+    if data[:4] != b"\x7fELF":
+        raise ImageError(f"not an ELF file: it starts with {data[:4].hex(' ') or 'nothing'}")
+    if len(data) < _HEADER.size:
+        raise ImageError(f"the ELF header is cut off after {len(data)} B")
+    ident, kind, machine, _, entry, table_at, _, _, _, entry_bytes, count, *_ = _HEADER.unpack_from(
+        data
+    )
+    if ident[4:6] != b"\x01\x01":
+        raise ImageError("not a 32-bit little-endian ELF file; the boards are 32-bit Arm")
+    if machine != _EM_ARM:
+        raise ImageError(f"made for ELF machine {machine}, not for Arm (40)")
+    if kind != _ET_EXEC:
+        raise ImageError(f"ELF type {kind} is not an executable (2): link it for the board first")
+    if entry_bytes != _PROGRAM_HEADER.size or table_at + count * entry_bytes > len(data):
+        raise ImageError(
+            f"the {count} program headers at offset {table_at} do not lie in the file of {len(data)} B"
+        )
+    segments = []
+    for number in range(count):
+        header = _PROGRAM_HEADER.unpack_from(data, table_at + number * entry_bytes)
+        segment_kind, offset, _, address, file_bytes = header[:5]
+        if segment_kind != _PT_LOAD or file_bytes == 0:
+            continue
+        if offset + file_bytes > len(data):
+            raise ImageError(
+                f"segment {number} wants {file_bytes:,} B from offset {offset:,} but the file has {len(data):,} B; is it cut off?"
+            )
+        segments.append(Segment(address, data[offset : offset + file_bytes]))
+    if not segments:
+        raise ImageError("nothing to load: no loadable segment holds any bytes")
+    return Image(entry, tuple(segments))
+
+
+def check_fits(image: Image, memory: MemoryMap) -> None:
+    """Raises ImageError when a segment lies outside the board's memory."""
+    for segment in image.segments:
+        end = segment.address + len(segment.data)
+        at = segment.address
+        while at < end:
+            region = memory.find(at)
+            if region is None:
+                raise ImageError(
+                    f"segment 0x{segment.address:08x}-0x{end - 1:08x} leaves the memory of {memory.board.id} at "
+                    f"0x{at:08x}; it has {memory.describe()}"
+                )
+            at = region.memory.end
+
+
+def write_image(image: Image, memory: MemoryMap) -> None:
+    """Programs the image: erases every flash sector that it touches, then writes. Call check_fits first."""
+    for segment in image.segments:
+        for region, start, end in _pieces(segment, memory):
+            if region.memory.kind == "flash":
+                for sector_start, sector_end in _sectors(memory, region.memory.name):
+                    if sector_start < end and start < sector_end:
+                        region.data[sector_start:sector_end] = b"\xff" * (sector_end - sector_start)
+    for segment in image.segments:
+        for region, start, end in _pieces(segment, memory):
+            offset = region.memory.origin + start - segment.address
+            region.data[start:end] = segment.data[offset : offset + end - start]
+
+
+def _pieces(segment: Segment, memory: MemoryMap) -> Iterator[tuple[Region, int, int]]:
+    """(region, start, end) for each region that a segment touches; offsets in the region."""
+    at, end = segment.address, segment.address + len(segment.data)
+    while at < end:
+        region = memory.find(at)
+        assert region is not None, "check_fits comes first"
+        stop = min(end, region.memory.end)
+        yield region, at - region.memory.origin, stop - region.memory.origin
+        at = stop
+
+
+def sector_ranges(flash: Memory) -> list[tuple[int, int]]:
+    """(start, end) offsets of the erase units of a flash."""
+    sizes = flash.erase_bytes or (flash.size_bytes,)
+    if len(sizes) == 1:
+        sizes = sizes * (flash.size_bytes // sizes[0])
+    ends = list(accumulate(sizes))
+    return list(zip([0, *ends], ends, strict=False))
+
+
+def _sectors(memory: MemoryMap, name: str) -> list[tuple[int, int]]:
+    """Erase units of a range; an alias has those of the flash that it shows."""
+    described = {m.name: m for m in memory.board.memory}
+    return sector_ranges(described[described[name].alias_of or name])
