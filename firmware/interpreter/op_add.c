@@ -7,37 +7,22 @@
 
 enum { LEFT_SHIFT = 20 };
 
-/* The three factors; real_a, real_b and real_out are computed by the caller because ADD and SUB round them differently. */
-static const char *prepare(op_t *op, double real_a, double real_b, double real_out)
-{
-    add_params_t *params = op->params;
-    params->a_zero_point = tensor_zero_point(op_input(op, 0));
-    params->b_zero_point = tensor_zero_point(op_input(op, 1));
-    params->out_zero_point = tensor_zero_point(op_output(op));
-    params->a_factor = quantize_multiplier(real_a);
-    params->b_factor = quantize_multiplier(real_b);
-    params->out_factor = quantize_multiplier(real_out);
-    params->range = activation_range(fb_i8(op_options(op), BINARY_ACTIVATION, ACTIVATION_NONE), op_output(op));
-    return params->out_factor.shift > 0 ? bad_scales : NULL;
-}
-
-static const char *prepare_add(op_t *op)
+static const char *prepare(op_t *op)
 {
     const double a = (double)tensor_scale(op_input(op, 0));
     const double b = (double)tensor_scale(op_input(op, 1));
     const double twice_max = 2.0 * (a > b ? a : b);
     const double out = (double)(1 << LEFT_SHIFT) * (double)tensor_scale(op_output(op));
-    return prepare(op, a / twice_max, b / twice_max, twice_max / out);
-}
+    add_params_t *params = op->params;
 
-static const char *prepare_sub(op_t *op)
-{
-    /* In float, as TFLM does. */
-    const float a = tensor_scale(op_input(op, 0));
-    const float b = tensor_scale(op_input(op, 1));
-    const float twice_max = 2.0f * (a > b ? a : b);
-    const float out = (float)(1 << LEFT_SHIFT) * tensor_scale(op_output(op));
-    return prepare(op, (double)(a / twice_max), (double)(b / twice_max), (double)(twice_max / out));
+    params->a_zero_point = tensor_zero_point(op_input(op, 0));
+    params->b_zero_point = tensor_zero_point(op_input(op, 1));
+    params->out_zero_point = tensor_zero_point(op_output(op));
+    params->a_factor = quantize_multiplier(a / twice_max);
+    params->b_factor = quantize_multiplier(b / twice_max);
+    params->out_factor = quantize_multiplier(twice_max / out);
+    params->range = activation_range(fb_i8(op_options(op), BINARY_ACTIVATION, ACTIVATION_NONE), op_output(op));
+    return params->out_factor.shift > 0 ? bad_scales : NULL;
 }
 
 static inline int8_t finish(int32_t sum, const add_params_t *params)
@@ -72,5 +57,5 @@ static void eval_sub(const op_t *op)
     for_each_pair(op, sub);
 }
 
-const op_kind_t op_add = {sizeof(add_params_t), prepare_add, eval_add};
-const op_kind_t op_sub = {sizeof(add_params_t), prepare_sub, eval_sub};
+const op_kind_t op_add = {sizeof(add_params_t), prepare, eval_add};
+const op_kind_t op_sub = {sizeof(add_params_t), prepare, eval_sub};

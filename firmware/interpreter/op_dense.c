@@ -6,14 +6,7 @@
 
 static const char *prepare(op_t *op)
 {
-    const char *problem = conv_prepare(op, fb_i8(op_options(op), DENSE_ACTIVATION, ACTIVATION_NONE));
-    conv_params_t *params = op->params;
-    if (problem == NULL && params->factor_step == 0) {
-        /* TFLM multiplies the two scales in float here, and in double for everything else. */
-        const float product = tensor_scale(op_input(op, 0)) * tensor_scale(op_input(op, 1));
-        params->factors[0] = quantize_multiplier((double)product / (double)tensor_scale(op_output(op)));
-    }
-    return problem;
+    return conv_prepare(op, fb_i8(op_options(op), DENSE_ACTIVATION, ACTIVATION_NONE));
 }
 
 static void eval(const op_t *op)

@@ -17,10 +17,10 @@ static const char *prepare(op_t *op)
     const tensor_t *output = op_output(op);
     hard_swish_params_t *params = op->params;
 
-    const float hires_scale = (1.0f / 128.0f) * tensor_scale(input); /* the input with 7 more bits */
-    const float reluish_scale = 3.0f / 32768.0f;                     /* [-3, 3) as Q15 */
-    const multiplier_t out = quantize_multiplier((double)(hires_scale / tensor_scale(output)));
-    const multiplier_t reluish = quantize_multiplier((double)(hires_scale / reluish_scale));
+    const double hires_scale = (double)tensor_scale(input) / 128.0; /* the input with 7 more bits */
+    const double reluish_scale = 3.0 / 32768.0;                     /* [-3, 3) as Q15 */
+    const multiplier_t out = quantize_multiplier(hires_scale / (double)tensor_scale(output));
+    const multiplier_t reluish = quantize_multiplier(hires_scale / reluish_scale);
     params->in_zero_point = tensor_zero_point(input);
     params->out_zero_point = tensor_zero_point(output);
     params->out_multiplier = q15_of(out);

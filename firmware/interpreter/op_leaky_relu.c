@@ -13,8 +13,9 @@ static const char *prepare(op_t *op)
 
     params->in_zero_point = tensor_zero_point(input);
     params->out_zero_point = tensor_zero_point(output);
-    params->positive_factor = quantize_multiplier((double)(tensor_scale(input) / tensor_scale(output)));
-    params->negative_factor = quantize_multiplier((double)(tensor_scale(input) * alpha / tensor_scale(output)));
+    const double in_scale = (double)tensor_scale(input), out_scale = (double)tensor_scale(output);
+    params->positive_factor = quantize_multiplier(in_scale / out_scale);
+    params->negative_factor = quantize_multiplier(in_scale * (double)alpha / out_scale);
     return NULL;
 }
 
@@ -26,7 +27,11 @@ static void eval(const op_t *op)
     const uint32_t elements = tensor_elements(op_output(op));
     for (uint32_t i = 0; i < elements; i++) {
         const int32_t value = x[i] - params->in_zero_point;
-        const int32_t scaled = requantize(value, value >= 0 ? params->positive_factor : params->negative_factor);
+        const multiplier_t factor = value >= 0 ? params->positive_factor : params->negative_factor;
+        /* A negative slope: rounded as a positive one, then negated. */
+        const int32_t scaled = factor.multiplier < 0
+                                   ? -requantize(value, (multiplier_t){-factor.multiplier, factor.shift})
+                                   : requantize(value, factor);
         out[i] = (int8_t)clamp_s32(scaled + params->out_zero_point, INT8_MIN, INT8_MAX);
     }
 }

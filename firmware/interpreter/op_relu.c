@@ -12,7 +12,7 @@ static const char *prepare(op_t *op, int32_t activation)
 
     params->in_zero_point = tensor_zero_point(input);
     params->out_zero_point = tensor_zero_point(output);
-    params->factor = quantize_multiplier((double)(tensor_scale(input) / tensor_scale(output)));
+    params->factor = quantize_multiplier((double)tensor_scale(input) / (double)tensor_scale(output));
     params->range = activation_range(activation, output);
     return NULL;
 }
