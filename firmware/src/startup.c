@@ -47,7 +47,7 @@ _Noreturn void reset_handler(void)
 {
     paint_stack();
 
-    /* The F746 fetches its vectors from the flash's ITCM address (RM0385, 2.6, BOOT_ADD0); the image is linked elsewhere. */
+    /* The F746 fetches its vectors from the flash's ITCM address (RM0385, boot configuration); the image is linked elsewhere. */
     SCB_VTOR = (uint32_t)(uintptr_t)vectors;
     SCB_CPACR |= SCB_CPACR_CP10_CP11_FULL;
     cortex_m_sync();

@@ -1,5 +1,6 @@
 /*
- * nrf52/port.c: nRF52840. PS = nRF52840 Product Specification v1.7, whose chapter and register names are used.
+ * nrf52/port.c: nRF52840. Register names, and the chapters named in comments, are those of the
+ * nRF52840 Product Specification v1.7.
  *
  * From the board file, [build.defines]: UART_TX_PIN, UART_RX_PIN, TRIGGER_PIN as 32 * port + pin.
  */
@@ -11,17 +12,17 @@
 
 _Static_assert(HIL_CLOCK_HZ == 64000000, "the nRF52840's core has one clock");
 
-/* CLOCK, POWER (PS 5.4, 5.3); a task starts when 1 is written, an event reads 1 when it has happened. */
+/* CLOCK, POWER; a task starts when 1 is written, an event reads 1 when it has happened. */
 #define CLOCK_TASKS_HFCLKSTART REGISTER(0x40000000)
 #define CLOCK_EVENTS_HFCLKSTARTED REGISTER(0x40000100)
 #define POWER_DCDCEN REGISTER(0x40000578)
-/* APPROTECT (PS 4.8): chips from build code Fxx close the debug port at each reset unless this is written. */
+/* Debug and trace, access port protection: chips from build code Fxx close the debug port at each reset unless this is written. */
 #define APPROTECT_DISABLE REGISTER(0x40000558)
 #define APPROTECT_DISABLE_SWDISABLE 0x5Au
-/* NVMC (PS 4.3) */
+/* NVMC */
 #define NVMC_ICACHECNF REGISTER(0x4001E540)
 #define NVMC_ICACHECNF_CACHEEN (1u << 0)
-/* GPIO (PS 6.9), port 0 and 1 */
+/* GPIO, ports 0 and 1 */
 #define GPIO(pin, offset) REGISTER(0x50000000u + 0x300u * ((pin) / 32u) + (offset))
 #define GPIO_OUTSET(pin) GPIO(pin, 0x508u)
 #define GPIO_OUTCLR(pin) GPIO(pin, 0x50Cu)
@@ -29,7 +30,7 @@ _Static_assert(HIL_CLOCK_HZ == 64000000, "the nRF52840's core has one clock");
 #define GPIO_BIT(pin) (1u << ((pin) % 32u))
 #define GPIO_PIN_CNF_OUTPUT 0x3u /* direction output, input buffer disconnected */
 #define GPIO_PIN_CNF_INPUT 0x0u  /* direction input, input buffer connected */
-/* UART (PS 6.33), the byte-wise one: no DMA, so nothing but the core touches RAM */
+/* UART, the byte-wise one: no DMA, so nothing but the core touches RAM */
 #define UART_TASKS_STARTRX REGISTER(0x40002000)
 #define UART_TASKS_STARTTX REGISTER(0x40002008)
 #define UART_EVENTS_RXDRDY REGISTER(0x40002108)
@@ -46,7 +47,7 @@ _Static_assert(HIL_CLOCK_HZ == 64000000, "the nRF52840's core has one clock");
 #define UART_BAUDRATE REGISTER(0x40002524)
 #define UART_CONFIG REGISTER(0x4000256C)
 #define UART_CONFIG_8N1_NO_FLOW_CONTROL 0u
-/* TIMER0 (PS 6.30) */
+/* TIMER0 */
 #define TIMER0_TASKS_START REGISTER(0x40008000)
 #define TIMER0_TASKS_CAPTURE0 REGISTER(0x40008040)
 #define TIMER0_MODE REGISTER(0x40008504)
@@ -57,7 +58,7 @@ _Static_assert(HIL_CLOCK_HZ == 64000000, "the nRF52840's core has one clock");
 #define TIMER0_PRESCALER_1MHZ 4u /* 16 MHz / 2^4 */
 #define TIMER0_CC0 REGISTER(0x40008540)
 
-/* BAUDRATE is the baud rate as a fraction of 16 MHz in 32 bits, of which the upper 20 count (PS 6.33.10.12). */
+/* BAUDRATE is the baud rate as a fraction of 16 MHz in 32 bits, of which the upper 20 count. */
 #define UART_BAUDRATE_VALUE ((uint32_t)(((HIL_BAUD * 0x100000000ull) / 16000000u + 0x800u) & 0xFFFFF000u))
 
 static bool sending; /* a byte was handed to the transmitter and its TXDRDY not yet seen */

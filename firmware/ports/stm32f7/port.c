@@ -1,5 +1,6 @@
 /*
- * stm32f7/port.c: STM32F745/F746/F750/F756. RM = RM0385 (reference manual), PM = PM0253 (Cortex-M7 programming manual).
+ * stm32f7/port.c: STM32F745/F746/F750/F756. RM = RM0385 (reference manual), DS = DS10916 (data sheet),
+ * PM = PM0253 (Cortex-M7 programming manual).
  *
  * From the board file, [build.defines]: HSE_HZ (crystal or clock on OSC_IN), HSE_BYPASS (1: a clock, 0: a crystal),
  * UART (1, 3 or 6), UART_TX_PIN, UART_RX_PIN and TRIGGER_PIN as 16 * port + pin (port 0 is GPIOA).
@@ -8,7 +9,7 @@
 
 #include "cortex_m.h"
 
-/* Core clock; APB2 runs at half of it, APB1 at a quarter, APB1's timers at half (RM 5.2, figure 13). */
+/* Core clock; APB2 runs at half of it, APB1 at a quarter, APB1's timers at half (RM 5.2, clock tree). */
 _Static_assert(HIL_CLOCK_HZ == 216000000, "this port sets 216 MHz");
 _Static_assert(HSE_HZ % 1000000 == 0, "the PLL's input is HSE_HZ divided to 1 MHz");
 #define APB1_HZ (HIL_CLOCK_HZ / 4u)
@@ -48,7 +49,7 @@ _Static_assert(HSE_HZ % 1000000 == 0, "the PLL's input is HSE_HZ divided to 1 MH
 #define PWR_CSR1_VOSRDY (1u << 14)
 #define PWR_CSR1_ODRDY (1u << 16)
 #define PWR_CSR1_ODSWRDY (1u << 17)
-/* FLASH (RM 3.7.1); 7 wait states at 216 MHz from 2.7 V on (RM table 5) */
+/* FLASH (RM 3.7); 7 wait states at 216 MHz from 2.7 V on (RM 3.3, read access latency) */
 #define FLASH_ACR REGISTER(0x40023C00)
 #define FLASH_ACR_LATENCY (0xFu << 0)
 #define FLASH_ACR_LATENCY_7WS (7u << 0)
@@ -65,7 +66,7 @@ _Static_assert(HSE_HZ % 1000000 == 0, "the PLL's input is HSE_HZ divided to 1 MH
 #define GPIO_MODER_ALTERNATE 2u
 #define GPIO_OSPEEDR_HIGH 2u
 #define GPIO_PUPDR_PULL_UP 1u
-/* USART (RM 31.8): base address, enable bit, clock and alternate function (DS10916 table 13) of the one that is wired */
+/* USART (RM 31.8): base address, enable bit, clock and alternate function (DS, alternate function mapping) of the one that is wired */
 #if UART == 1
 #define USART(offset) REGISTER(0x40011000u + (offset))
 #define USART_ENR RCC_APB2ENR
@@ -109,7 +110,7 @@ _Static_assert(HSE_HZ % 1000000 == 0, "the PLL's input is HSE_HZ divided to 1 MH
 #define TIM2_CNT REGISTER(0x40000024)
 #define TIM2_PSC REGISTER(0x40000028)
 #define TIM2_ARR REGISTER(0x4000002C)
-/* Caches of the Cortex-M7 (PM 4.3.7, 4.5) */
+/* Caches of the Cortex-M7 (PM, system control block and cache maintenance) */
 #define SCB_CCR_DC (1u << 16)
 #define SCB_CCR_IC (1u << 17)
 #define SCB_CCSIDR REGISTER(0xE000ED80)
@@ -124,11 +125,11 @@ static void wait_for(volatile uint32_t *reg, uint32_t mask, uint32_t value)
     }
 }
 
-/* RM 4.1.4, entering over-drive mode, and 3.3.2, raising the clock: wait states first. */
+/* RM 4.1.4, entering over-drive mode; RM 3.3, raising the clock: wait states first. */
 static void clocks_init(void)
 {
     RCC_APB1ENR |= RCC_APB1ENR_PWREN;
-    (void)RCC_APB1ENR; /* two cycles pass before the peripheral answers (RM 5.2.12) */
+    (void)RCC_APB1ENR; /* two cycles pass before the peripheral answers (RM 5.2) */
     PWR_CR1 |= PWR_CR1_VOS_SCALE1;
 
     RCC_CR |= RCC_CR_HSEON | (HSE_BYPASS != 0 ? RCC_CR_HSEBYP : 0u);
@@ -149,7 +150,7 @@ static void clocks_init(void)
     wait_for(&RCC_CFGR, RCC_CFGR_SWS, RCC_CFGR_SWS_PLL);
 }
 
-/* Both caches hold random bytes after power-on and are invalidated before they are switched on (PM 4.5). */
+/* Both caches hold random bytes after power-on and are invalidated before they are switched on. */
 static void caches_init(void)
 {
     SCB_ICIALLU = 0;
