@@ -1,0 +1,344 @@
+"""Tables of results for people and files: what `hil bench` and `hil pareto` show and write.
+
+Every table belongs to one place, so virtual and hardware are never mixed. Not here: which trials
+are on a front (fronts), the picture (plot).
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group, JustifyMethod, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hil.bench import Row
+from hil.fronts import Found, PlaceFront, SearchCost
+from hil.record import Record
+from hil.store import Study
+
+PARETO_SCHEMA = 1
+WIDE = 105  # columns of a terminal that has room for all columns of a table
+
+MEMORY_NOTE = (
+    "SRAM is counted in full: arena (activations, inputs, outputs, scratch) + static data + peak "
+    "of the stack; flash is everything that is programmed."
+)
+ENERGY_NOTE = "Energy is an estimate: data-sheet supply current x voltage x latency."
+
+
+def place_title(board: str, place: str, source: str) -> str:
+    """Such as "nrf52840_dk (virtual)", with the place's own name on hardware."""
+    return f"{board} ({source})" if source == "virtual" else f"{board} ({source}, {place})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column of a table; `heading` holds the unit, narrow terminals go without `wide_only`."""
+
+    heading: str
+    right: bool = True
+    wide_only: bool = False
+
+
+_BENCH_COLUMNS = (
+    _Column("model", right=False),
+    _Column("engine", right=False),
+    _Column("cycles"),
+    _Column("latency\nms"),
+    _Column("cycles\nper MAC"),
+    _Column("times\nfaster"),
+    _Column("arena\nB", wide_only=True),
+    _Column("SRAM\nB"),
+    _Column("flash\nB"),
+    _Column("energy\nµJ, est.", wide_only=True),
+    _Column("outputs\nequal"),
+)
+
+
+def bench_tables(rows: Sequence[Row], *, width: int = WIDE) -> RenderableType:
+    """One table for each place that measured something, for a terminal of `width` columns."""
+    measured = [(row, row.result) for row in rows if isinstance(row.result, Record)]
+    tables = [
+        _bench_table([record for row, record in measured if row.place == place], width)
+        for place in dict.fromkeys(row.place for row, _ in measured)
+    ]
+    return Group(*tables)
+
+
+def _bench_table(records: Sequence[Record], width: int) -> Table:
+    first = records[0]
+    table = _table(place_title(first.board, first.place, first.source))
+    columns = [column for column in _BENCH_COLUMNS if width >= WIDE or not column.wide_only]
+    _add_columns(table, columns)
+    baseline = {r.model.sha256: r for r in records if r.engine == "reference"}
+    for record in records:
+        reference = baseline.get(record.model.sha256)
+        cells = _bench_cells(record, None if reference is record else reference)
+        table.add_row(*(Text(cells[column.heading]) for column in columns))
+    return table
+
+
+def _bench_cells(record: Record, baseline: Record | None) -> dict[str, str]:
+    cycles = record.latency_cycles.median
+    values = (
+        record.model.name,
+        record.engine,
+        f"{cycles:,.0f}",
+        f"{record.latency_us / 1000:,.3f}",
+        _number(record.cycles_per_mac, "{:.2f}"),
+        _number(baseline.latency_cycles.median / cycles if baseline else None, "{:.1f}"),
+        f"{record.sram_bytes.arena:,}",
+        f"{record.sram_bytes.total:,}",
+        f"{record.flash_bytes.total:,}",
+        _energy(record),
+        f"{record.outputs_checked}/{record.outputs_checked}",
+    )
+    return {c.heading: value for c, value in zip(_BENCH_COLUMNS, values, strict=True)}
+
+
+def layer_table(record: Record) -> Table:
+    """Cycles of every layer, in execution order, with its share of their sum."""
+    title = place_title(record.board, record.place, record.source)
+    table = _table(f"{record.model.name}, engine {record.engine}, {title}")
+    table.add_column("layer", overflow="fold")
+    table.add_column("op")
+    for heading in ("MACs", "cycles", "share", "cycles\nper MAC"):
+        table.add_column(heading, justify="right")
+    total = sum(layer.cycles for layer in record.layers) or 1
+    for layer in record.layers:
+        table.add_row(
+            Text(layer.name),
+            Text(layer.op),
+            f"{layer.macs:,}",
+            f"{layer.cycles:,}",
+            f"{100 * layer.cycles / total:.1f} %",
+            _number(layer.cycles / layer.macs if layer.macs else None, "{:.2f}"),
+        )
+    return table
+
+
+_PARETO_COLUMNS = (
+    _Column("trial"),
+    _Column("network", right=False, wide_only=True),
+    _Column("test\nacc. %"),
+    _Column("valid.\nacc. %"),
+    _Column("latency\nms"),
+    _Column("SRAM\nB"),
+    _Column("flash\nB"),
+    _Column("energy\nµJ, est."),
+    _Column("latency\nms, ref."),
+    _Column("SRAM\nB, ref.", wide_only=True),
+    _Column("flash\nB, ref.", wide_only=True),
+    _Column("times\nfaster"),
+)
+
+
+def _pareto_cells(found: Found) -> list[str]:
+    record, baseline = found.record, found.baseline
+    return [
+        str(found.number),
+        found.summary,
+        _number(found.test_accuracy, "{:.1f}", scale=100),
+        f"{100 * found.accuracy:.1f}",
+        f"{record.latency_us / 1000:,.3f}",
+        f"{record.sram_bytes.total:,}",
+        f"{record.flash_bytes.total:,}",
+        _energy(record),
+        _number(baseline.latency_us / 1000 if baseline else None, "{:,.3f}"),
+        _number(baseline.sram_bytes.total if baseline else None, "{:,}"),
+        _number(baseline.flash_bytes.total if baseline else None, "{:,}"),
+        _number(found.speedup, "{:.1f}"),
+    ]
+
+
+def pareto_table(front: PlaceFront, *, width: int = WIDE) -> Table:
+    """The front of one place, fastest first, for a terminal of `width` columns."""
+    table = _table(
+        f"{place_title(front.board, front.place, front.source)}: {len(front.front)} of "
+        f"{len(front.found)} networks on the front of {_objectives(front)}"
+    )
+    shown = [width >= WIDE or not column.wide_only for column in _PARETO_COLUMNS]
+    _add_columns(table, list(itertools.compress(_PARETO_COLUMNS, shown)))
+    for found in front.front:
+        table.add_row(*map(Text, itertools.compress(_pareto_cells(found), shown)))
+    return table
+
+
+def pareto_notes(study: Study, cost: SearchCost) -> list[str]:
+    """What a reader must know: how it was searched, what it cost, what is counted."""
+    config = study.config
+    return [
+        f"Search: space {config.get('space')}, strategy {config.get('strategy')}, "
+        f"data {config.get('data')}, seed {config.get('seed')}.",
+        f"Cost: {cost.cpu_s:,.0f} CPU s and {cost.gpu_s:,.0f} GPU s of training, "
+        f"{cost.board_s:,.0f} board s; {cost.proposed} networks proposed, {cost.trained} trained, "
+        f"{cost.measured} measured, {cost.infeasible} did not fit, {cost.failed} failed.",
+        "ref.: the same network with engine 'reference', a plain interpreter. The test set was "
+        "used once, for the networks of a front; validation accuracy guided the search.",
+        f"{MEMORY_NOTE} {ENERGY_NOTE}",
+    ]
+
+
+def pareto_markdown(
+    study: Study, fronts: Sequence[PlaceFront], cost: SearchCost, plots: dict[str, str]
+) -> str:
+    """The whole report as Markdown; `plots` are the names of the pictures by place."""
+    lines = [f"# Study {study.name}", "", *(f"* {note}" for note in pareto_notes(study, cost))]
+    for front in fronts:
+        title = place_title(front.board, front.place, front.source)
+        headings = [column.heading.replace("\n", " ") for column in _PARETO_COLUMNS]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            f"{len(front.front)} of {len(front.found)} networks are on the front of "
+            f"{_objectives(front)}.",
+            "",
+            _markdown_row(headings),
+            _markdown_row(["---:" if column.right else "---" for column in _PARETO_COLUMNS]),
+            *(_markdown_row(_pareto_cells(found)) for found in front.front),
+            "",
+            f"![accuracy over latency, {title}]({plots[front.place]})",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def pareto_json(study: Study, fronts: Sequence[PlaceFront], cost: SearchCost) -> dict[str, Any]:
+    """The whole report as plain JSON types."""
+    return {
+        "schema": PARETO_SCHEMA,
+        "study": study.name,
+        "created_at": study.created_at,
+        "config": study.config,
+        "cost": dataclasses.asdict(cost),
+        "places": [
+            {
+                "place": front.place,
+                "board": front.board,
+                "source": front.source,
+                "objectives": list(front.objectives),
+                "front": [_found_json(found) for found in front.front],
+                "dominated": [_found_json(found) for found in front.dominated],
+            }
+            for front in fronts
+        ],
+    }
+
+
+def _found_json(found: Found) -> dict[str, Any]:
+    return {
+        "trial": found.number,
+        "network": found.summary,
+        "accuracy": found.accuracy,
+        "test_accuracy": found.test_accuracy,
+        "record": found.record.to_json(),
+        "reference": found.baseline.to_json() if found.baseline else None,
+    }
+
+
+_CSV_COLUMNS = (
+    *("place", "board", "source", "trial", "on_front", "network", "accuracy", "test_accuracy"),
+    *("latency_cycles", "latency_us", "sram_bytes", "flash_bytes", "energy_uj", "energy_source"),
+    *("reference_latency_us", "reference_sram_bytes", "reference_flash_bytes"),
+)
+
+
+def write_csv(path: Path, fronts: Sequence[PlaceFront]) -> None:
+    """All measured trials of all places, one line each."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_CSV_COLUMNS)
+        for front in fronts:
+            for found in front.found:
+                record, baseline = found.record, found.baseline
+                energy = record.energy_uj
+                writer.writerow(
+                    [
+                        front.place,
+                        front.board,
+                        front.source,
+                        found.number,
+                        int(found.is_on_front),
+                        found.summary,
+                        found.accuracy,
+                        found.test_accuracy,
+                        record.latency_cycles.median,
+                        record.latency_us,
+                        record.sram_bytes.total,
+                        record.flash_bytes.total,
+                        energy.median if energy else None,
+                        energy.source if energy else None,
+                        baseline.latency_us if baseline else None,
+                        baseline.sram_bytes.total if baseline else None,
+                        baseline.flash_bytes.total if baseline else None,
+                    ]
+                )
+
+
+def write_pareto(
+    folder: Path, study: Study, fronts: Sequence[PlaceFront], cost: SearchCost
+) -> list[Path]:
+    """Writes pareto.md, pareto.csv, pareto.json and a picture per place; returns their paths."""
+    from hil.plot import plot_front  # matplotlib takes a second to load
+
+    folder.mkdir(parents=True, exist_ok=True)
+    plots = {front.place: f"pareto_{_file_name(front.place)}.png" for front in fronts}
+    for front in fronts:
+        title = f"{study.name}: {study.config.get('data')}, {study.config.get('strategy')}"
+        plot_front(front, title, folder / plots[front.place])
+    markdown, table, values = (folder / f"pareto.{ending}" for ending in ("md", "csv", "json"))
+    markdown.write_text(pareto_markdown(study, fronts, cost, plots), encoding="utf-8")
+    write_csv(table, fronts)
+    write_json(values, pareto_json(study, fronts, cost))
+    return [markdown, table, values, *(folder / name for name in plots.values())]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON with a line end."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+
+
+def _add_columns(table: Table, columns: Sequence[_Column]) -> None:
+    for column in columns:
+        justify: JustifyMethod = "right" if column.right else "left"
+        table.add_column(column.heading, justify=justify, no_wrap=column.right, overflow="fold")
+
+
+def _number(value: float | None, form: str, scale: float = 1) -> str:
+    return "-" if value is None else form.format(value * scale)
+
+
+def _energy(record: Record) -> str:
+    return f"{record.energy_uj.median:,.1f}" if record.energy_uj else "-"
+
+
+def _objectives(front: PlaceFront) -> str:
+    return ", ".join(name.rpartition("_")[0] or name for name in front.objectives)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _file_name(place: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in place)
