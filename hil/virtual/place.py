@@ -1,0 +1,138 @@
+"""A virtual board as a place: what the rig holds while it works with one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from hil.board import Board
+from hil.errors import FlashError, LinkError
+from hil.virtual.timing import model_id, timing_model
+
+_START_DEADLINE_S = 60.0  # a second on an idle machine
+_ANSWER_DEADLINE_S = 30.0
+_PROJECT = Path(__file__).resolve().parents[2]
+
+
+class BoardState(NamedTuple):
+    """What a virtual board is doing."""
+
+    state: str  # empty, running, waiting for input, waiting for a reader, matched, exited, sleeping, locked up, failed
+    exit_code: int | None
+    cycles: int | None  # None when an executed instruction has no known cost; `fault` names it
+    instructions: int | None
+    pending_bytes: int  # output that nobody has read yet
+    fault: str | None
+
+
+class VirtualPlace:
+    """One virtual board, alive as long as this object is not closed; a context manager."""
+
+    source = "virtual"
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.name = f"virtual:{board.id}"
+        self.timing_model = model_id(timing_model(board.mcu.core))
+        self.port = ""
+        self._lock = threading.Lock()
+        self._received = b""
+        self._control, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "hil.virtual", "--board", board.id]
+        command += ["--control-fd", str(theirs.fileno())]
+        python_path = os.pathsep.join(filter(None, (str(_PROJECT), os.environ.get("PYTHONPATH"))))
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": python_path},
+            )
+        try:
+            answer = self._exchange(_without_none(dataclasses.asdict(board)), _START_DEADLINE_S)
+            if "error" in answer:
+                raise LinkError(self.name, answer["error"])
+        except BaseException:
+            self.close()
+            raise
+        self.port = answer["port"]
+
+    def __enter__(self) -> VirtualPlace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def flash(self, elf: Path, *, until: str = "") -> None:
+        """Programs an ELF file and starts it; raises FlashError. Printing `until` stops the core."""
+        answer = self._request({"do": "load", "path": str(elf.resolve()), "until": until})
+        if "error" in answer:
+            raise FlashError(self.name, "virtual", answer["error"])
+
+    def reset(self) -> None:
+        """As the reset button."""
+        self._request({"do": "reset"})
+
+    def fault(self) -> str | None:
+        """The last fault since the board was flashed or reset: what was accessed, the address and the pc."""
+        return self.state().fault
+
+    def state(self) -> BoardState:
+        """What the board is doing now; cycles are exact once it has stopped or waits."""
+        return BoardState(**self._request({"do": "state"}))
+
+    def pin_changes(self) -> list[tuple[int, str, int, int]]:
+        """(cycle, port, pin, level) of every change of an output pin since the board was flashed; the last 65,536."""
+        changes: list[tuple[int, str, int, int]] = []
+        while more := self._request({"do": "pins", "first": len(changes)})["changes"]:
+            changes += [tuple(change) for change in more]
+        return changes
+
+    def close(self) -> None:
+        """Ends the process; may be called again."""
+        self._control.close()
+        if self._process.poll() is None:
+            self._process.kill()  # it holds nothing that could be lost
+        self._process.wait()
+
+    def _request(self, message: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            return self._exchange(message, _ANSWER_DEADLINE_S)
+
+    def _exchange(self, message: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+        where = self.port or self.name
+        try:
+            self._control.settimeout(deadline_s)
+            self._control.sendall(json.dumps(message).encode() + b"\n")
+            while b"\n" not in self._received:
+                data = self._control.recv(65536)
+                if not data:
+                    code = self._process.wait()
+                    raise LinkError(where, f"the virtual board's process has ended (exit code {code})")
+                self._received += data
+        except TimeoutError:
+            raise LinkError(where, f"the virtual board did not answer within {deadline_s:g} s") from None
+        except OSError as error:
+            raise LinkError(where, f"the virtual board is gone: {error.strerror or error}") from None
+        line, self._received = self._received.split(b"\n", 1)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def _without_none(values: Any) -> Any:
+    """Dataclass fields as the tables that a board file has: None is a key that is left out; `sha256` is not in the file."""
+    if isinstance(values, dict):
+        return {k: _without_none(v) for k, v in values.items() if v is not None and k != "sha256"}
+    if isinstance(values, list | tuple):
+        return [_without_none(v) for v in values]
+    return values

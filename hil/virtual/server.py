@@ -1,0 +1,169 @@
+"""A virtual board as a process: one thread runs the core, the other answers the control channel.
+
+The control channel is an inherited socket with one JSON object a line, a request and its answer. The process ends when it is
+told to, when the channel is closed, or when its parent is gone; it creates no files, so it can also be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+from hil.board import Board
+from hil.errors import HilError
+from hil.tables import table_to_dataclass
+from hil.virtual.cpu import Cpu, Stop
+from hil.virtual.uart import Pty
+
+_ORPHAN_CHECK_S = 1.0
+_STOP_RETRY_S = 0.01
+_STATES = {"exit": "exited", "lockup": "locked up", "sleep": "sleeping", "stopped": "stopped"}
+MAX_PIN_CHANGES_SENT = 4096
+
+
+class Server:
+    """One board, served on one control socket."""
+
+    def __init__(self, board: Board) -> None:
+        self._pty = Pty()
+        self._cpu = Cpu(board, self._pty)
+        self._pty.stops_waiting = lambda: self._cpu.stop_requested
+        self._pty.on_match = self._matched
+        self._thread: threading.Thread | None = None
+        self._stop: Stop | None = None
+        self._failure: HilError | None = None
+        self._was_matched = False
+
+    def serve(self, control: socket.socket) -> None:
+        """Answers requests until the channel closes or asks to quit."""
+        parent = os.getppid()
+        received = b""
+        _send(control, {"port": self._pty.port})
+        while True:
+            writers = [self._pty.board_end] if self._pty.pending_bytes else []
+            ready, writable, _ = select.select([control], writers, [], _ORPHAN_CHECK_S)
+            if writable:
+                self._pty.drain()
+            if os.getppid() != parent:
+                return
+            if not ready:
+                continue
+            data = control.recv(65536)
+            if not data:
+                return
+            received += data
+            *lines, received = received.split(b"\n")
+            for line in lines:
+                request = json.loads(line)
+                if request["do"] == "quit":
+                    return
+                _send(control, self._answer(request))
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = getattr(self, f"_do_{request['do']}")(request)
+        except HilError as error:
+            return {"error": str(error)}
+        except OSError as error:
+            return {"error": f"{error.filename}: {error.strerror}"}
+        return answer
+
+    def _do_load(self, request: dict[str, Any]) -> dict[str, Any]:
+        data = Path(request["path"]).read_bytes()
+        self._give_up_run()
+        self._pty.start_program(request["until"].encode())
+        self._was_matched = False
+        self._cpu.load(data)
+        self._start_run()
+        return {}
+
+    def _do_reset(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._give_up_run()
+        self._pty.start_program(b"")
+        self._cpu.fault_text = None
+        self._cpu.reset()
+        self._start_run()
+        return {}
+
+    def _do_state(self, request: dict[str, Any]) -> dict[str, Any]:
+        state: dict[str, Any] = {"state": self._state(), "fault": self._fault()}
+        state["exit_code"] = self._stop.exit_code if self._stop else None
+        state["pending_bytes"] = self._pty.pending_bytes
+        try:
+            total = self._cpu.clock.total()
+            state |= {"cycles": total.cycles, "instructions": total.instructions}
+        except HilError as error:  # the cost of an instruction is not known
+            state |= {"cycles": None, "instructions": None, "fault": state["fault"] or str(error)}
+        return state
+
+    def _do_pins(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Pin changes from number `first` on; at most MAX_PIN_CHANGES_SENT at once."""
+        first = int(request["first"])
+        changes = list(self._cpu.pin_changes)[first : first + MAX_PIN_CHANGES_SENT]
+        return {"changes": changes}
+
+    def _state(self) -> str:
+        if self._failure is not None:
+            return "failed"
+        if self._stop is not None:
+            return "matched" if self._was_matched else _STATES[self._stop.reason]
+        if self._thread is None:
+            return "empty"
+        return {"": "running", "input": "waiting for input", "reader": "waiting for a reader"}[
+            self._pty.waiting
+        ]
+
+    def _fault(self) -> str | None:
+        return str(self._failure) if self._failure is not None else self._cpu.fault_text
+
+    def _matched(self) -> None:
+        self._was_matched = True
+        self._cpu.stop()
+
+    def _start_run(self) -> None:
+        self._stop = self._failure = None
+        self._cpu.allow_run()
+        self._thread = threading.Thread(target=self._run, name="core", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._stop = self._cpu.run()
+        except HilError as failure:
+            self._failure = failure
+
+    def _give_up_run(self) -> None:
+        while self._thread is not None and self._thread.is_alive():
+            self._cpu.stop()  # again and again: a stop that comes just before the engine starts is lost
+            self._pty.wake()
+            self._thread.join(_STOP_RETRY_S)
+
+
+def _send(control: socket.socket, message: dict[str, Any]) -> None:
+    control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def main(control_fd: int) -> None:
+    """Body of the process: the first line on the control channel describes the board."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the channel
+    control = socket.socket(fileno=control_fd)
+    description = b""
+    while not description.endswith(b"\n"):
+        data = control.recv(65536)
+        if not data:
+            return
+        description += data
+    try:
+        board = table_to_dataclass(Board, json.loads(description), Path("control channel"))
+        server = Server(board)
+    except HilError as error:
+        _send(control, {"error": str(error)})
+        return
+    server.serve(control)
+    os._exit(0)  # without waiting for the core's thread
