@@ -5,10 +5,12 @@ Not here: what is written (templates/*.j2) and the numbers that go in (codegen/k
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import jinja2
+import numpy as np
+from numpy.typing import NDArray
 
 #: Changes whenever equal input gives other C.
 GENERATOR_VERSION = "0.1.0"
@@ -38,18 +40,37 @@ def banner(*, template: str, model_name: str, sha256: str, engine: str, board: s
     )
 
 
-def c_array(values: Iterable[int], width: int = 96) -> str:
-    """The numbers of an array initialiser: comma separated, indented by four, wrapped at `width` columns."""
+def c_array(values: NDArray[np.generic], width: int = 96) -> str:
+    """The numbers of an array initialiser: comma separated, indented by four, wrapped."""
     lines: list[str] = []
     line = "   "
-    for value in values:
-        text = f" {value},"
+    for value in values.tolist():
+        text = f" {_number(value)},"
         if len(line) + len(text) > width:
             lines.append(line)
             line = "   "
         line += text
     lines.append(line)
     return "\n".join(lines)
+
+
+def _number(value: int | float) -> str:
+    """A C constant; floats in hexadecimal, which is exact. INT32_MIN has no literal of its own type."""
+    if isinstance(value, float):
+        return f"{value.hex()}f"
+    return "INT32_MIN" if value == -(2**31) else f"{value}"
+
+
+def c_rows(rows: NDArray[np.generic]) -> str:
+    """Initialisers of an array of structs, one per line."""
+    return "\n".join(
+        f"    {{{', '.join(_number(value) for value in row)}}}," for row in rows.tolist()
+    )
+
+
+def c_structs(rows: Iterable[Sequence[int]]) -> str:
+    """Initialisers of an array of structs on one line."""
+    return ", ".join(f"{{{', '.join(map(str, row))}}}" for row in rows)
 
 
 def environment() -> jinja2.Environment:
@@ -62,7 +83,7 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    env.filters["c_array"] = c_array
+    env.filters.update(c_array=c_array, c_rows=c_rows, c_structs=c_structs)
     return env
 
 

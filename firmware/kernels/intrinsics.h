@@ -82,7 +82,7 @@ static inline int32_t smmlar(int32_t a, int32_t b, int32_t sum)
 /* value clamped to -128..127 */
 static inline int32_t saturate_s8(int32_t value)
 {
-    return (int32_t)__ssat(value, 8);
+    return (int32_t)__builtin_arm_ssat((int)value, 8); /* ACLE's __ssat does not pass -Wsign-conversion */
 }
 
 #else /* plain C twins */

@@ -18,6 +18,19 @@ static inline int32_t clamp(int32_t value, int32_t lowest, int32_t highest)
     return value < lowest ? lowest : value > highest ? highest : value;
 }
 
+/* The nearest integer, halves away from zero; beyond +-1024, which saturates any 8-bit type, it stops there. NaN counts as
+ * the lowest. */
+static inline int32_t round_half_away(float value)
+{
+    value = value > -1024.0f ? value : -1024.0f;
+    value = value < 1024.0f ? value : 1024.0f;
+
+    int32_t whole = (int32_t)value;
+    float fraction = value - (float)whole; /* exact, where adding 0.5 would not be */
+
+    return whole + (fraction >= 0.5f ? 1 : 0) - (fraction <= -0.5f ? 1 : 0);
+}
+
 /* value saturated to int8, then limited to an activation's range; costs nothing more where that is all of int8. */
 static inline int8_t clamp_s8(int32_t value, int32_t act_min, int32_t act_max)
 {
@@ -55,6 +68,19 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
     return rounding_shift_right(doubling_high_multiply(value, multiplier), -shift);
 }
 
+/* requantize of a value below 2^30 in magnitude: a few instructions when multiplier and shift are constants. Both roundings
+ * in one wide addition: the first is SMMLAR's own, the second is half of the divisor; value >> 31 makes it go away from zero. */
+static inline int32_t requantize_small(int32_t value, int32_t multiplier, int32_t shift)
+{
+    if (shift > 0) {
+        return requantize(value, multiplier, shift);
+    }
+    if (shift == 0) {
+        return smmlar(value * 2, multiplier, 0);
+    }
+    return smmlar(value * 2, multiplier, (1 << (-shift - 1)) + (value >> 31)) >> -shift;
+}
+
 /* How one channel leaves its sum, as in the model; for requantize. */
 typedef struct {
     int32_t bias;
@@ -78,8 +104,7 @@ typedef struct {
 } requantize_t;
 
 /* requantize(sum + bias, multiplier, -exponent) + output zero point, without clamping; |sum + bias| < 2^30.
- * Both roundings in one wide addition: the first is SMMLAR's own, the second is in `round`; sum >> 31 makes it go away from
- * zero. */
+ * As requantize_small, with the constants prepared. */
 static inline int32_t requantize_channel(int32_t sum, requantize_t channel)
 {
     sum += channel.bias;

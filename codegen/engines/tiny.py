@@ -1,0 +1,215 @@
+"""Engine `tiny`: one C function per op, specialised for its shape; buffers at fixed offsets of one arena.
+
+Flow: passes, a kernel for each op, the plan, then the templates. What each kernel does is in codegen/kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from codegen import passes
+from codegen.emit import banner, environment
+from codegen.engines import Generated, Job, register
+from codegen.errors import DoesNotFit
+from codegen.ir import DType, Graph, Op, Reshape, Tensor
+from codegen.kernels import Kernel, choose
+from codegen.kernels.context import Array, Context, constant_name
+from codegen.limits import STACK_RESERVE_BYTES
+from codegen.manifest import BuildEntry, LayerEntry, Manifest, model_entry, tensor_entry
+from codegen.planner import Plan, plan, require_fit
+
+#: -O3 unrolls and inlines a little more than -O2 for the same bytes of constants.
+BUILD_FLAGS = ("-O2",)
+
+_MODEL_DTYPES = {
+    DType.S8: "MODEL_S8",
+    DType.U8: "MODEL_U8",
+    DType.S16: "MODEL_S16",
+    DType.S32: "MODEL_S32",
+    DType.F32: "MODEL_F32",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """One op as model.c.j2 sees it: its kernel, what the kernel's template needs, and the call."""
+
+    op: Context
+    kernel: Kernel
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A named offset of the arena."""
+
+    name: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIo:
+    """One input or output as model.c.j2 sees it."""
+
+    place: str
+    size_bytes: int
+    dtype: str
+    scale: str
+    zero_point: int
+
+
+@register("tiny")
+def generate_tiny(job: Job) -> Generated:
+    """C for one model: model.c with the functions and model_weights.c with the constants.
+
+    Raises:
+        UnsupportedOp: no kernel runs an op.
+        DoesNotFit: the arena or the constants are larger than the board's memory.
+    """
+    graph = passes.run(job.graph)
+    kernels = {
+        index: choose(graph, op, job.options.objective)
+        for index, op in enumerate(graph.ops)
+        if not isinstance(op, Reshape)
+    }
+    costs = {index: kernel.cost(graph, graph.ops[index]) for index, kernel in kernels.items()}
+    memory = plan(
+        graph,
+        scratch={index: cost.scratch_bytes for index, cost in costs.items() if cost.scratch_bytes},
+        overlaps={index: cost.overlaps for index, cost in costs.items() if cost.overlaps},
+    )
+    require_fit(
+        graph,
+        memory,
+        job.board.arena_limit_bytes,
+        f"RAM for its arena on {job.board.board} (beside {STACK_RESERVE_BYTES:,} B of stack)",
+    )
+    layers = [
+        _layer(graph, memory, index, kernels[index]) for index in memory.order if index in kernels
+    ]
+    arrays = [array for layer in layers for array in layer.op.arrays]
+    weights_bytes = sum(array.size_bytes for array in arrays)
+    if weights_bytes > job.board.flash_bytes:
+        raise DoesNotFit(
+            f"flash for its constants on {job.board.board}",
+            weights_bytes,
+            job.board.flash_bytes,
+            max(layers, key=lambda layer: layer.op.constant_bytes).op.symbol,
+        )
+    return Generated(
+        sources=_sources(job, graph, memory, layers, arrays),
+        manifest=_manifest(job, graph, memory, layers, weights_bytes),
+    )
+
+
+def _layer(graph: Graph, memory: Plan, index: int, kernel: Kernel) -> Layer:
+    op = graph.ops[index]
+    context = kernel.context(graph, op)
+    arguments = [_operand(graph, op, position) for position in context.operands]
+    arguments += [f"at({_tensor_place(graph.tensors[i])})" for i in op.outputs]
+    if context.scratch_bytes:
+        arguments.append(f"at({_scratch_place(op)})")
+    return Layer(context, kernel, ", ".join(arguments))
+
+
+def _operand(graph: Graph, op: Op, position: int) -> str:
+    tensor = graph.tensors[op.inputs[position]]
+    if tensor.is_constant:
+        return constant_name(op, position)
+    return f"at({_tensor_place(tensor)})"
+
+
+def _tensor_place(tensor: Tensor) -> str:
+    return f"AT_{tensor.name.upper()}"
+
+
+def _scratch_place(op: Op) -> str:
+    return f"SCRATCH_{op.name.upper()}"
+
+
+def _places(graph: Graph, memory: Plan) -> list[Place]:
+    """Offsets of every tensor and scratch buffer that a call names."""
+    used = {
+        *graph.inputs,
+        *graph.outputs,
+        *(
+            i
+            for op in graph.ops
+            if not isinstance(op, Reshape)
+            for i in (*op.inputs, *op.outputs)
+            if i >= 0 and not graph.tensors[i].is_constant
+        ),
+    }
+    tensors = [Place(_tensor_place(graph.tensors[i]), memory.offsets[i]) for i in sorted(used)]
+    scratch = [
+        Place(_scratch_place(op), offset)
+        for op, offset in zip(graph.ops, memory.scratch_offsets, strict=True)
+        if offset >= 0
+    ]
+    return tensors + scratch
+
+
+def _model_io(tensors: Iterable[Tensor]) -> list[ModelIo]:
+    result = []
+    for tensor in tensors:
+        entry = tensor_entry(tensor)
+        result.append(
+            ModelIo(
+                _tensor_place(tensor),
+                tensor.size_bytes,
+                _MODEL_DTYPES[tensor.dtype],
+                f"{entry.scale.hex()}f",
+                entry.zero_point,
+            )
+        )
+    return result
+
+
+def _sources(
+    job: Job, graph: Graph, memory: Plan, layers: list[Layer], arrays: list[Array]
+) -> dict[str, str]:
+    env = environment()
+
+    def render(template: str, **names: object) -> str:
+        head = banner(
+            template=f"codegen/templates/{template}",
+            model_name=graph.name,
+            sha256=graph.sha256,
+            engine=f"tiny, objective {job.options.objective}",
+            board=job.board.board,
+        )
+        return head + env.get_template(template).render(**names)
+
+    return {
+        "model.c": render(
+            "model.c.j2",
+            graph=graph,
+            memory=memory,
+            board=job.board,
+            layers=layers,
+            places=_places(graph, memory),
+            inputs=_model_io(graph.tensors[i] for i in graph.inputs),
+            outputs=_model_io(graph.tensors[i] for i in graph.outputs),
+        ),
+        "model_weights.c": render("model_weights.c.j2", arrays=arrays),
+        "model_weights.h": render("model_weights.h.j2", arrays=arrays),
+    }
+
+
+def _manifest(
+    job: Job, graph: Graph, memory: Plan, layers: list[Layer], weights_bytes: int
+) -> Manifest:
+    return Manifest(
+        model=model_entry(job.graph, graph),
+        engine="tiny",
+        engine_options={"objective": job.options.objective},
+        board=job.board.board,
+        inputs=tuple(tensor_entry(graph.tensors[i]) for i in graph.inputs),
+        outputs=tuple(tensor_entry(graph.tensors[i]) for i in graph.outputs),
+        layers=tuple(LayerEntry(each.op.symbol, each.op.kind, each.op.macs) for each in layers),
+        arena_bytes=memory.arena_bytes,
+        scratch_bytes=memory.scratch_bytes,
+        weights_bytes=weights_bytes,
+        build=BuildEntry(flags=BUILD_FLAGS),
+    )

@@ -1,0 +1,205 @@
+"""Depthwise convolutions by planes: the image of some channels is gathered into scratch, zero points around it.
+
+Because a channel is gathered before its outputs are written, the output may take the input's place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from codegen.ir import DepthwiseConv2D, Graph, Op, op_macs
+from codegen.kernels import Cost, Kernel, register
+from codegen.kernels.context import Array, Context, common
+from codegen.kernels.conv2d import Window, window
+from codegen.kernels.packing import (
+    Product,
+    channel_table,
+    plain_table,
+    product,
+    refuse_channel_table,
+)
+from codegen.planner import Overlap
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class DepthwiseContext(Context):
+    """depthwise_planes_s8 and depthwise_plain_s8. `planes` channels are gathered at once."""
+
+    window: Window
+    depth_multiplier: int
+    planes: int
+    in_zp: int
+    out_zp: int
+    act_min: int
+    act_max: int
+
+    @property
+    def plane_h(self) -> int:
+        """Rows of a plane: padding, image, padding."""
+        return _plane_shape(self.window)[0]
+
+    @property
+    def plane_w(self) -> int:
+        """Columns of a plane."""
+        return _plane_shape(self.window)[1]
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Taps of a kernel row in groups of four: the sizes of the groups."""
+        return tuple(min(4, self.window.kw - i) for i in range(0, self.window.kw, 4))
+
+    @property
+    def is_two_at_once(self) -> bool:
+        """Whether one word of a row holds the inputs of two outputs."""
+        return self.window.kw == 3 and self.window.stride_w == 1
+
+
+def _plane_shape(shape: Window) -> tuple[int, int]:
+    """(rows, columns) that hold the padded image and every window."""
+    bottom = (shape.out_h - 1) * shape.stride_h + (shape.kh - 1) * shape.dilation_h + 1
+    right = (shape.out_w - 1) * shape.stride_w + (shape.kw - 1) * shape.dilation_w + 1
+    return max(shape.pad_top + shape.in_h, bottom), max(shape.pad_left + shape.in_w, right)
+
+
+def _plane_bytes(shape: Window) -> int:
+    """One plane; rows are read as words, up to three bytes past the last."""
+    rows, columns = _plane_shape(shape)
+    return (rows * columns + 3 + 3) // 4 * 4
+
+
+def _layer(graph: Graph, op: DepthwiseConv2D) -> Product:
+    """Weights as (out_c, kh * kw)."""
+    data = graph.tensors[op.inputs[1]].data
+    assert data is not None, "check has made sure that weights are constant"
+    weights = data.astype(np.int8)[0].transpose(2, 0, 1)
+    return product(graph, op, weights.reshape(weights.shape[0], -1))
+
+
+def _refuse_planes(graph: Graph, op: Op, *, planes: int) -> str | None:
+    assert isinstance(op, DepthwiseConv2D)
+    shape = window(graph, op)
+    if shape.dilation_w != 1:
+        return "the taps of a kernel row must adjoin"
+    if shape.batch != 1:
+        return "needs a batch of 1"
+    if shape.in_c % planes:
+        return f"the number of input channels must be a multiple of {planes}"
+    return refuse_channel_table(_layer(graph, op))
+
+
+def _planes_cost(graph: Graph, op: Op, *, planes: int) -> Cost:
+    assert isinstance(op, DepthwiseConv2D)
+    shape = window(graph, op)
+    gather_cycles = shape.in_h * shape.in_w * shape.in_c * (3 if planes == 4 else 5)
+    row_cycles = shape.kh * (
+        8 if shape.stride_w == 1 and shape.kw == 3 else 5 * -(-shape.kw // 4) + 2
+    )
+    output_cycles = 14 + (row_cycles // 2 if shape.stride_w == 1 and shape.kw == 3 else row_cycles)
+    out_elements = shape.pixels * shape.out_c
+    fits_in_place = op.depth_multiplier == 1 and shape.pixels <= shape.in_h * shape.in_w
+    return Cost(
+        cycles=gather_cycles + out_elements * output_cycles + shape.out_c * 60,
+        flash_bytes=shape.out_c * (16 + 4 * shape.kh * -(-shape.kw // 4)) + 500,
+        scratch_bytes=planes * _plane_bytes(shape),
+        overlaps=(Overlap(input=0, distance=0, is_exact=True),) if fits_in_place else (),
+    )
+
+
+def _planes_context(graph: Graph, op: Op, *, planes: int) -> DepthwiseContext:
+    assert isinstance(op, DepthwiseConv2D)
+    shape = window(graph, op)
+    layer = _layer(graph, op)
+    rows = layer.weights.reshape(-1, shape.kh, shape.kw)
+    rows = np.pad(rows, ((0, 0), (0, 0), (0, -shape.kw % 4)))
+    arrays = (
+        Array(
+            f"{op.name}_weight",
+            "int8_t",
+            rows.reshape(-1),
+            f"({shape.out_c}, {shape.kh}, {rows.shape[2]}): kernel rows filled up to whole words",
+        ),
+        Array(
+            f"{op.name}_channel",
+            "requantize_t",
+            channel_table(layer),
+            "bias, multiplier, round, exponent of each channel",
+        ),
+    )
+    return _context(graph, op, layer, arrays, planes, planes * _plane_bytes(shape))
+
+
+def _plain_cost(graph: Graph, op: Op) -> Cost:
+    assert isinstance(op, DepthwiseConv2D)
+    shape = window(graph, op)
+    return Cost(
+        cycles=16 * op_macs(graph, op) + 60 * shape.batch * shape.pixels * shape.out_c,
+        flash_bytes=shape.out_c * (shape.kh * shape.kw + 12) + 300,
+    )
+
+
+def _plain_context(graph: Graph, op: Op) -> DepthwiseContext:
+    assert isinstance(op, DepthwiseConv2D)
+    shape = window(graph, op)
+    layer = _layer(graph, op)
+    arrays = (
+        Array(
+            f"{op.name}_weight",
+            "int8_t",
+            layer.weights.reshape(-1),
+            f"({shape.out_c}, {shape.kh}, {shape.kw})",
+        ),
+        Array(
+            f"{op.name}_channel",
+            "scale_t",
+            plain_table(layer),
+            "bias, multiplier, shift of each channel",
+        ),
+    )
+    return _context(graph, op, layer, arrays, 0, 0)
+
+
+def _context(
+    graph: Graph,
+    op: DepthwiseConv2D,
+    layer: Product,
+    arrays: tuple[Array, ...],
+    planes: int,
+    scratch_bytes: int,
+) -> DepthwiseContext:
+    quant = layer.quant
+    return DepthwiseContext(
+        **common(graph, op, arrays, scratch_bytes=scratch_bytes),
+        window=window(graph, op),
+        depth_multiplier=op.depth_multiplier,
+        planes=planes,
+        in_zp=quant.in_zp,
+        out_zp=quant.out_zp,
+        act_min=quant.act_min,
+        act_max=quant.act_max,
+    )
+
+
+for _planes, _tag in ((4, "planes4"), (1, "plane")):
+    register(
+        Kernel(
+            name=f"depthwise_conv2d_s8_{_tag}",
+            op=(DepthwiseConv2D,),
+            template="depthwise_planes_s8.c.j2",
+            refuse=partial(_refuse_planes, planes=_planes),
+            cost=partial(_planes_cost, planes=_planes),
+            context=partial(_planes_context, planes=_planes),
+        )
+    )
+register(
+    Kernel(
+        name="depthwise_conv2d_plain_s8",
+        op=(DepthwiseConv2D,),
+        template="depthwise_plain_s8.c.j2",
+        refuse=lambda graph, op: None,
+        cost=_plain_cost,
+        context=_plain_context,
+    )
+)

@@ -1,0 +1,149 @@
+"""Ops that move bytes: TRANSPOSE, STRIDED_SLICE, PAD and CONCATENATION."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from codegen.ir import Concatenation, Graph, Op, Pad, StridedSlice, Transpose
+from codegen.kernels import Cost, Kernel, register
+from codegen.kernels.context import Context, common
+from codegen.kernels.strides import Axes, collapsed, collapsed_together, row_major_strides
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class GatherContext(Context):
+    """gather_s8: output elements in order, from input elements at `start` and strides from there."""
+
+    start: int
+    axes: Axes
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PadContext(Context):
+    """pad_s8: the output is filled with `value`, then the input copied in runs to `start` and strides from there."""
+
+    value: int
+    out_bytes: int
+    start: int
+    axes: Axes
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ConcatenationContext(Context):
+    """concatenation_s8: for each of `outer` steps, a run of bytes from each operand."""
+
+    outer: int
+    runs: tuple[int, ...]
+
+    @property
+    def out_run(self) -> int:
+        """Bytes of the output per step."""
+        return sum(self.runs)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Where each operand's run starts in the output's."""
+        return tuple(sum(self.runs[:i]) for i in range(len(self.runs)))
+
+
+def _transpose_context(graph: Graph, op: Op) -> GatherContext:
+    assert isinstance(op, Transpose)
+    shape = graph.tensors[op.inputs[0]].shape
+    strides = row_major_strides(shape)
+    axes = collapsed([(shape[axis], strides[axis]) for axis in op.perm])
+    return GatherContext(**common(graph, op), start=0, axes=axes)
+
+
+def _slice_context(graph: Graph, op: Op) -> GatherContext:
+    assert isinstance(op, StridedSlice)
+    strides = row_major_strides(graph.tensors[op.inputs[0]].shape)
+    sizes = [len(range(*part)) for part in zip(op.begin, op.end, op.stride, strict=True)]
+    steps = [stride * step for stride, step in zip(strides, op.stride, strict=True)]
+    start = sum(first * stride for first, stride in zip(op.begin, strides, strict=True))
+    axes = collapsed(list(zip(sizes, steps, strict=True)))
+    return GatherContext(**common(graph, op), start=start, axes=axes)
+
+
+def _pad_context(graph: Graph, op: Op) -> PadContext:
+    assert isinstance(op, Pad)
+    shape = graph.tensors[op.inputs[0]].shape
+    out = graph.tensors[op.outputs[0]]
+    out_strides = row_major_strides(out.shape)
+    # Input and output are walked together, so that a run is dense in both.
+    _, axes = collapsed_together(shape, row_major_strides(shape), out_strides)
+    before = [amount for amount, _ in op.pads]
+    return PadContext(
+        **common(graph, op),
+        value=op.value,
+        out_bytes=out.size_bytes,
+        start=sum(a * stride for a, stride in zip(before, out_strides, strict=True)),
+        axes=axes,
+    )
+
+
+def _concatenation_context(graph: Graph, op: Op) -> ConcatenationContext:
+    assert isinstance(op, Concatenation)
+    shapes = [graph.tensors[i].shape for i in op.inputs]
+    return ConcatenationContext(
+        **common(graph, op, operands=tuple(range(len(op.inputs)))),
+        outer=math.prod(shapes[0][: op.axis]),
+        runs=tuple(math.prod(shape[op.axis :]) for shape in shapes),
+    )
+
+
+def _element_cost(graph: Graph, op: Op) -> Cost:
+    return Cost(cycles=8 * graph.tensors[op.outputs[0]].elements, flash_bytes=200)
+
+
+def _copy_cost(graph: Graph, op: Op) -> Cost:
+    return Cost(cycles=2 * graph.tensors[op.outputs[0]].elements, flash_bytes=150)
+
+
+def _refuse_activation(graph: Graph, op: Op) -> str | None:
+    assert isinstance(op, Concatenation)
+    if op.activation.value != "NONE":
+        return "an activation fused into CONCATENATION"
+    return None
+
+
+register(
+    Kernel(
+        name="transpose_s8",
+        op=(Transpose,),
+        template="gather_s8.c.j2",
+        refuse=lambda graph, op: None,
+        cost=_element_cost,
+        context=_transpose_context,
+    )
+)
+register(
+    Kernel(
+        name="strided_slice_s8",
+        op=(StridedSlice,),
+        template="gather_s8.c.j2",
+        refuse=lambda graph, op: None,
+        cost=_element_cost,
+        context=_slice_context,
+    )
+)
+register(
+    Kernel(
+        name="pad_s8",
+        op=(Pad,),
+        template="pad_s8.c.j2",
+        refuse=lambda graph, op: None,
+        cost=_copy_cost,
+        context=_pad_context,
+    )
+)
+register(
+    Kernel(
+        name="concatenation_s8",
+        op=(Concatenation,),
+        template="concatenation_s8.c.j2",
+        refuse=_refuse_activation,
+        cost=_copy_cost,
+        context=_concatenation_context,
+    )
+)
