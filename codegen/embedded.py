@@ -9,6 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from codegen.emit import banner, environment
 from codegen.engines import Job
 from codegen.errors import DoesNotFit, GraphInvalid
@@ -34,19 +37,25 @@ def embed(job: Job, engine: str) -> tuple[str, int]:
         DoesNotFit: the file alone is larger than the board's flash.
     """
     check_layout(job.tflite)
-    words = flatbuffer_words(job.tflite)
-    if 4 * len(words) > job.board.flash_bytes:
-        raise DoesNotFit("flash", 4 * len(words), job.board.flash_bytes)
-    return render(job, engine, "flatbuffer_weights.c.j2", {"words": words}), 4 * len(words)
+    words = _words(job.tflite)
+    if words.nbytes > job.board.flash_bytes:
+        raise DoesNotFit("flash", words.nbytes, job.board.flash_bytes)
+    context = {"rows": _hexadecimal(words), "count": words.size}
+    return render(job, engine, "flatbuffer_weights.c.j2", context), words.nbytes
 
 
-def flatbuffer_words(data: bytes) -> list[str]:
-    """The bytes as little-endian words in C's notation; quicker to compile than single bytes.
+def _words(data: bytes) -> NDArray[np.uint32]:
+    """The file as little-endian words: quicker to compile than single bytes.
 
     Zeros are added, so that a read of four bytes that begins in the file stays inside the array.
     """
-    padded = data + bytes(8 - len(data) % 4)
-    return [f"0x{word:08x}" for word in struct.unpack(f"<{len(padded) // 4}I", padded)]
+    return np.frombuffer(data + bytes(8 - len(data) % 4), "<u4")
+
+
+def _hexadecimal(words: NDArray[np.uint32], per_row: int = 7) -> list[str]:
+    """Rows of an array initialiser."""
+    literals = [f"0x{word:08x}," for word in words.tolist()]
+    return [" ".join(literals[at : at + per_row]) for at in range(0, len(literals), per_row)]
 
 
 class _Walker:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import tflite
 
 from codegen import ir
@@ -105,7 +106,7 @@ def reference(job: Job) -> Generated:
     context = {
         "graph": job.graph,
         "arena": arena,
-        "operators": operators,
+        "operators": np.array(operators),
         "kinds": kinds,
         "struct_bytes": _STRUCT_BYTES
         | {kind.params: kind.params_bytes for kind in kinds.values() if kind.params},

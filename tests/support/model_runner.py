@@ -1,0 +1,120 @@
+"""Runs a generated folder on an emulated core, without the bench firmware around it.
+
+The model is compiled with support/c/model_runner.c, which prints what it computes through
+semihosting: quick enough to put hundreds of ops through the instructions that a board executes.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from codegen.ir import DType
+from codegen.limits import BoardLimits
+from codegen.manifest import Manifest
+from hil.board import get_board
+from hil.virtual.cpu import run_program
+
+FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
+_C = Path(__file__).resolve().parent / "c"
+
+BOARD = get_board("nrf52840_dk")
+#: What models are generated for.
+LIMITS = BoardLimits(
+    BOARD.id, BOARD.mcu.core, BOARD.mcu.features, BOARD.ram_bytes, BOARD.flash_bytes
+)
+
+_CPU = ("-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard")
+_SECTIONS = ("-ffunction-sections", "-fdata-sections", "-fno-common")
+_C_FLAGS = (
+    "-std=c11", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wundef", "-Wconversion",
+    "-Wdouble-promotion",
+)  # fmt: skip
+_CXX_FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-fno-exceptions", "-fno-rtti")
+
+
+class RunnerFailed(Exception):
+    """The model did not run; the message is what the board printed."""
+
+
+def run_model(
+    folder: Path, manifest: Manifest, batch: Sequence[Sequence[np.ndarray]]
+) -> list[list[np.ndarray]]:
+    """The outputs of every inference, computed by the emulated core.
+
+    Args:
+        folder: what `generate` wrote; the build's files are added to it.
+        manifest: what `generate` returned.
+        batch: per inference, one array per input of the model.
+
+    Raises:
+        RunnerFailed: model_init refused, or the core faulted.
+    """
+    elf = build(folder, manifest, batch)
+    printed = run_program(BOARD, elf.read_bytes(), timeout_s=120, with_fpu=False).output.decode()
+    lines = printed.splitlines()
+    sizes = [
+        math.prod(output.shape) * DType(output.dtype).item_bytes for output in manifest.outputs
+    ]
+    if len(lines) != len(batch) or any(len(line) != 2 * sum(sizes) for line in lines):
+        raise RunnerFailed(printed[-200:])
+    return [_split(bytes.fromhex(line), manifest, sizes) for line in lines]
+
+
+def _split(data: bytes, manifest: Manifest, sizes: Sequence[int]) -> list[np.ndarray]:
+    outputs = []
+    for output, size in zip(manifest.outputs, sizes, strict=True):
+        outputs.append(np.frombuffer(data[:size], DType(output.dtype).numpy).reshape(output.shape))
+        data = data[size:]
+    return outputs
+
+
+def build(folder: Path, manifest: Manifest, batch: Sequence[Sequence[np.ndarray]]) -> Path:
+    """The ELF of a generated folder with a batch of inputs."""
+    data = b"".join(array.tobytes() for inputs in batch for array in inputs)
+    (folder / "runner_inputs.c").write_text(
+        "#include <stdint.h>\n"
+        "extern const uint8_t runner_inputs[];\n"
+        "extern const uint32_t runner_inferences;\n"
+        f"const uint8_t runner_inputs[] = {{{','.join(map(str, data or bytes(1)))}}};\n"
+        f"const uint32_t runner_inferences = {len(batch)};\n"
+    )
+    source_dirs = [FIRMWARE / name for name in manifest.build.source_dirs]
+    include_dirs = [
+        folder, FIRMWARE / "include", FIRMWARE / "kernels", *source_dirs,
+        *map(Path, manifest.build.include_dirs),
+    ]  # fmt: skip
+    flags = [*_CPU, *_SECTIONS, *manifest.build.flags, *(f"-I{path}" for path in include_dirs)]
+    sources = [
+        _C / "model_runner.c", *(path for at in (folder, *source_dirs) for path in at.glob("*.c")),
+    ]  # fmt: skip
+    objects = []
+    for source in folder.glob("*.cc"):
+        objects.append(source.with_suffix(".o"))
+        compile_with("g++", [*flags, *_CXX_FLAGS, "-c", source, "-o", objects[-1]])
+    memory = {
+        "FLASH_ORIGIN": BOARD.flash_memory.origin, "FLASH_BYTES": BOARD.flash_bytes,
+        "RAM_ORIGIN": BOARD.ram[0], "RAM_BYTES": BOARD.ram_bytes,
+    }  # fmt: skip
+    elf = folder / "model.elf"
+    compile_with(
+        "gcc",
+        [
+            *flags, *_C_FLAGS, "-nostartfiles", "--specs=nano.specs", "-Wl,--gc-sections",
+            *(f"-Wl,--defsym={name}={value:#x}" for name, value in memory.items()),
+            "-T", _C / "model_runner.ld", *sources, *objects, *manifest.build.libraries, "-lm",
+            "-o", elf,
+        ],
+    )  # fmt: skip
+    return elf
+
+
+def compile_with(tool: str, arguments: Iterable[str | Path]) -> None:
+    """Runs one of the arm-none-eabi tools; its complaints are the test's failure."""
+    command = [f"arm-none-eabi-{tool}", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
