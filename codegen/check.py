@@ -119,7 +119,7 @@ def _check_quant(tensor: ir.Tensor, quant: ir.Quant, where: str) -> None:
     for scale in quant.scale:
         # Written so that NaN is refused too.
         if not MIN_SCALE <= scale <= MAX_SCALE:
-            raise GraphInvalid(f"scale {scale!r} is not between 2**-60 and 2**60", where)
+            raise GraphInvalid(f"scale {scale:.6g} is not between 2**-60 and 2**60", where)
     low, high = _ZERO_POINTS[tensor.dtype]
     for zero_point in quant.zero_point:
         if not low <= zero_point <= high:

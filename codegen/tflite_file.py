@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import tflite
+from flatbuffers import number_types
 from numpy.typing import NDArray
 
 from codegen.errors import GraphInvalid
@@ -29,7 +30,8 @@ _MAX_OP_OPERANDS = 1_024
 _SCHEMA_VERSION = 3
 #: What flatbuffers' accessors raise when an offset or a length points outside the file.
 _BROKEN = (struct.error, ValueError, IndexError, TypeError, OverflowError)
-_TENSOR_NAME_SLOT, _CUSTOM_CODE_SLOT = 10, 6  # positions in the vtables of Tensor and OperatorCode
+_TENSOR_NAME_SLOT = 10  # position in the vtable of Tensor
+_CUSTOM_CODE_SLOT, _BUILTIN_CODE_SLOT = 6, 10  # and of OperatorCode
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,10 +187,15 @@ def _integers(length: int, read: Any, budget: _Budget, where: str) -> tuple[int,
 
 
 def _operator_code(model: Any, index: int, budget: _Budget) -> tuple[int, str]:
+    """Code of a builtin op, and the name of a custom one.
+
+    Old files hold the code in the first field, files since the 127th op in the new one or in both;
+    the larger counts, as in TFLite. The package's BuiltinCode() ignores new codes below 127.
+    """
     entry = model.OperatorCodes(index)
-    # Files older than the 127th op hold it in the deprecated field; newer ones in both or the new
-    # one.
-    code = max(entry.BuiltinCode(), entry.DeprecatedBuiltinCode())
+    code = entry.DeprecatedBuiltinCode()
+    if offset := entry._tab.Offset(_BUILTIN_CODE_SLOT):
+        code = max(code, entry._tab.Get(number_types.Int32Flags, offset + entry._tab.Pos))
     return code, _text(entry, _CUSTOM_CODE_SLOT, budget, f"operator code {index}")
 
 
