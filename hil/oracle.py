@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -34,6 +35,9 @@ Array = NDArray[Any]
 #: TFLM takes one arena of fixed size; untouched pages cost nothing, so it has room for every model
 #: that a microcontroller could run.
 ARENA_BYTES = 512 * 1024 * 1024
+
+#: What the child may take in all: lengths in a corrupt model are not believed.
+MEMORY_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
 
 #: For loading, and for a batch of inferences: models that fit a board take some 20 ms for one.
 DEADLINE_S = 60.0
@@ -73,6 +77,8 @@ class Oracle:
                 stdout=self._printed,
                 stderr=self._printed,
                 cwd=Path(__file__).resolve().parents[1],
+                # numpy would reserve memory for each of its threads.
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
             )
         try:
             #: What the model takes and gives.
@@ -216,6 +222,7 @@ def serve(fd: int) -> None:
     channel = Connection(fd)
     # The parent decides what Ctrl-C means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     server = _Server()
     while True:
         try:
