@@ -36,6 +36,11 @@ class Parameter:
     choices: tuple[Value, ...]
     when: tuple[str, frozenset[Value]] | None = None
 
+    @property
+    def kind(self) -> str:
+        """The name without the layer that it belongs to: "kernel" for "kernel_3"."""
+        return self.name.partition("_")[0]
+
     def is_active(self, chosen: Mapping[str, Value]) -> bool:
         """Whether it exists, given the parameters before it."""
         return self.when is None or chosen.get(self.when[0]) in self.when[1]
@@ -95,14 +100,19 @@ class Space:
     def mutate(self, point: Point, rng: np.random.Generator) -> Point:
         """A point that differs in exactly one decision.
 
-        Parameters that come into being by it (the layers of a deeper network) are drawn uniformly,
-        those that go are dropped.
+        Every kind of decision is equally likely, so that the few that shape the whole network are
+        not drowned by those of its layers. Parameters that come into being by it (the layers of a
+        deeper network) are drawn uniformly, those that go are dropped.
         """
         values = point.to_dict()
-        open_parameters = [p for p in self.parameters if p.name in values and len(p.choices) > 1]
-        if not open_parameters:
+        kinds: dict[str, list[Parameter]] = {}
+        for parameter in self.parameters:
+            if parameter.name in values and len(parameter.choices) > 1:
+                kinds.setdefault(parameter.kind, []).append(parameter)
+        if not kinds:
             return point
-        changed = open_parameters[rng.integers(len(open_parameters))]
+        of_kind = list(kinds.values())[rng.integers(len(kinds))]
+        changed = of_kind[rng.integers(len(of_kind))]
         others = [choice for choice in changed.choices if choice != values[changed.name]]
         return self._complete(values | {changed.name: others[rng.integers(len(others))]}, rng)
 

@@ -8,9 +8,6 @@ from search.space import Point, Space
 from search.strategy import Key, Proposer, register
 from search.trial import Infeasible, Measured, Trial
 
-#: Weights of the scalarisation are drawn from (SMALLEST_WEIGHT, 1]: they divide.
-SMALLEST_WEIGHT = 1e-3
-
 
 @register("regularized_evolution")
 class RegularizedEvolution(Proposer):
@@ -19,14 +16,14 @@ class RegularizedEvolution(Proposer):
     Source: Real et al. 2019, "Regularized Evolution for Image Classifier Architecture Search",
     arXiv:1802.01548, algorithm 1: the population is a queue, the oldest leaves, not the worst.
 
-    Several objectives: the weighted Chebyshev scalarisation with weights drawn anew for every
-    tournament, as Liberis et al. 2021, "uNAS", arXiv:2010.14246, section 3.2: the parent minimises
-    max_i f_i / lambda_i.
+    Several objectives: a weighted Chebyshev scalarisation whose weights are drawn anew for every
+    tournament, as Liberis et al. 2021, "uNAS", arXiv:2010.14246: the winner minimises
+    max_i lambda_i f_i with lambda_i uniform in [0, 1).
 
-    Differs from the papers: P and S are smaller, for budgets that boards can afford; objectives are
-    scaled to [0, 1] by the population's own range instead of by user-given bounds. A trial that
-    does not fit takes part: it loses against every one that fits, and against one that violates
-    less. Failed trials leave no trace.
+    Differs from the papers: P and S are smaller, for budgets that boards can afford; f_i is the
+    share of the population that is better in objective i, instead of a value over a user-given
+    bound. A trial that does not fit takes part: it loses against every one that fits, and against
+    one that violates less. Failed trials leave no trace.
 
     Args:
         space: where points come from.
@@ -44,8 +41,8 @@ class RegularizedEvolution(Proposer):
         objectives: int,
         seed: int,
         key: Key = lambda point: point,
-        population_size: int = 24,
-        sample_size: int = 8,
+        population_size: int = 20,
+        sample_size: int = 10,
     ) -> None:
         super().__init__(space, objectives=objectives, seed=seed, key=key)
         if not 1 <= sample_size <= population_size:
@@ -66,18 +63,13 @@ class RegularizedEvolution(Proposer):
     def _winner(
         self, candidates: list[Trial], population: list[Trial], rng: np.random.Generator
     ) -> Trial:
-        weights = 1.0 - (1.0 - SMALLEST_WEIGHT) * rng.random(self.objectives)
+        weights = rng.random(self.objectives)
         values = np.array([t.outcome.values for t in population if isinstance(t.outcome, Measured)])
-        if len(values):
-            low, span = values.min(axis=0), np.ptp(values, axis=0)
-        else:
-            low = span = np.zeros(self.objectives)
-        span = np.where(span > 0, span, 1.0)  # an objective that does not vary decides nothing
 
         def rank(trial: Trial) -> tuple[int, float]:
             if isinstance(trial.outcome, Measured):
-                scaled = (np.array(trial.outcome.values) - low) / span
-                return 0, float(np.max(scaled / weights))
+                better = (values < np.array(trial.outcome.values)).mean(axis=0)
+                return 0, float(np.max(weights * better))
             assert isinstance(trial.outcome, Infeasible)
             return 1, trial.outcome.violation
 

@@ -138,7 +138,7 @@ def test_other_settings_are_refused_by_name(whole: Path) -> None:
 def test_a_study_stops_after_failures_of_one_kind_in_a_row(tmp_path: Path) -> None:
     lines: list[Progress] = []
 
-    with pytest.raises(StudyStopped, match="RuntimeError.*no training for trial_0000"):
+    with pytest.raises(StudyStopped, match=r"RuntimeError.*no training for trial_0000"):
         run(tmp_path / "s", make_settings(), work=break_down, lines=lines)
 
     with Store(tmp_path / "s") as store:

@@ -1,4 +1,4 @@
-"""Stand-ins for the slow parts of a study: work without training, places without boards, a toy space to search."""
+"""Stand-ins for the slow parts of a study: work without training, places without boards."""
 
 from __future__ import annotations
 
