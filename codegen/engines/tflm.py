@@ -137,9 +137,7 @@ def tflm_build(options: EngineOptions) -> tuple[Path, tuple[Path, ...]]:
     include_dirs = tuple(path.absolute() for path in options.tflm_include_dirs)
     for path in include_dirs:
         if not path.is_dir():
-            raise CodegenError(
-                f"lab.toml [tflm]: include_dirs has {str(path)!r}, which is no folder"
-            )
+            raise CodegenError(f"lab.toml [tflm]: include_dirs: {str(path)!r} is no folder")
     if not any((path / HEADER).is_file() for path in include_dirs):
         raise CodegenError(
             f"lab.toml [tflm]: no folder of include_dirs holds {HEADER}; one of them must be the"
@@ -173,7 +171,7 @@ def smallest_arena_bytes(
 
     Args:
         runs: builds, flashes and starts the model with that arena; False if it refused (model_init
-            gave a message) or faulted. Each call costs a build, so it is called as rarely as it can.
+            gave a message) or faulted. Each call costs a build, so there are few calls.
         low: an arena that is too small, in bytes; a multiple of `step`.
         high: the largest arena to try, in bytes.
         step: the answer is a multiple of this.

@@ -113,6 +113,15 @@ def build(folder: Path, manifest: Manifest, batch: Sequence[Sequence[np.ndarray]
     return elf
 
 
+def build_library(source: Path, include_dirs: Sequence[Path], library: Path) -> Path:
+    """A static library of one C++ source."""
+    object_file = library.with_suffix(".o")
+    flags = [*_CPU, *_SECTIONS, *_CXX_FLAGS, "-O2", *(f"-I{path}" for path in include_dirs)]
+    compile_with("g++", [*flags, "-c", source, "-o", object_file])
+    compile_with("ar", ["rcs", library, object_file])
+    return library
+
+
 def compile_with(tool: str, arguments: Iterable[str | Path]) -> None:
     """Runs one of the arm-none-eabi tools; its complaints are the test's failure."""
     command = [f"arm-none-eabi-{tool}", *map(str, arguments)]
