@@ -7,6 +7,7 @@ measured (session), printing (report).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import queue
 import threading
@@ -15,18 +16,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import hil.errors
 from codegen.engines import EngineOptions, Objective
+from codegen.engines.tflm import smallest_arena_bytes
 from codegen.errors import CodegenError
 from codegen.generate import generate
 from codegen.limits import BoardLimits
 from hil.board import BOARDS_DIR, Board
-from hil.build import build
+from hil.build import Firmware, build
 from hil.errors import FlashError, HilError, LinkError, TargetFault, UsageError
 from hil.expected import ExpectedOutputs
 from hil.lab import Place, lab_path, open_place, read_lab
 from hil.manifest import read_manifest
 from hil.record import Record
-from hil.session import STANDARD, Procedure, measure
+from hil.session import STANDARD, Procedure, measure, starts
 
 MODELS_DIR = BOARDS_DIR.parent / "build" / "models"
 
@@ -115,20 +118,41 @@ def measure_model(
         if isinstance(place, str):
             place = stack.enter_context(open_place(place))
         options = engine_options(engine, objective)
-        digest = hashlib.sha256(b"\0".join([name.encode(), tflite])).hexdigest()[:16]
-        model_dir = models_dir / place.board.id / f"{digest}_{engine}_{objective}"
-        generate(
-            tflite,
-            name=name,
-            engine=engine,
-            board=board_limits(place.board),
-            out_dir=model_dir,
-            options=options,
-        )
+        digest = hashlib.sha256(b"\0".join([name.encode("utf-8", "replace"), tflite])).hexdigest()
+        model_dir = models_dir / place.board.id / f"{digest[:16]}_{engine}_{objective}"
+
+        def prepare(options: EngineOptions) -> Firmware:
+            generate(
+                tflite,
+                name=name,
+                engine=engine,
+                board=board_limits(place.board),
+                out_dir=model_dir,
+                options=options,
+            )
+            return build(model_dir, place.board)
+
+        if engine == "tflm":
+            options = _with_smallest_arena(place, prepare, options)
+        firmware = prepare(options)
         manifest = read_manifest(model_dir)
-        firmware = build(model_dir, place.board)
         outputs = (expected or ExpectedOutputs()).of(tflite, manifest.inputs, procedure.seeds)
         return measure(place, firmware, manifest, outputs, procedure)
+
+
+def _with_smallest_arena(
+    place: Place, prepare: Callable[[EngineOptions], Firmware], options: EngineOptions
+) -> EngineOptions:
+    """The options with the smallest arena that TFLM starts with: only running it tells."""
+
+    def runs(arena_bytes: int) -> bool:
+        try:
+            return starts(place, prepare(dataclasses.replace(options, arena_bytes=arena_bytes)))
+        except hil.errors.DoesNotFit:
+            return False  # the rest of the firmware needs RAM as well
+
+    limit = board_limits(place.board).arena_limit_bytes
+    return dataclasses.replace(options, arena_bytes=smallest_arena_bytes(runs, high=limit))
 
 
 def run_bench(

@@ -57,26 +57,33 @@ class Lab:
 
 
 class Place(Protocol):
-    """An open place: a board that can be flashed and talked to.
+    """An open place: a board that can be flashed and talked to."""
 
-    `port` is the path of a tty; `timing_model` is the name and version of a virtual board's cycle
-    model, None on hardware.
-    """
+    @property
+    def name(self) -> str:
+        """As the user calls it."""
 
-    name: str
-    board: Board
-    source: Literal["virtual", "hardware"]
-    port: str
-    timing_model: str | None
+    @property
+    def board(self) -> Board:
+        """Its type of board."""
+
+    @property
+    def source(self) -> Literal["virtual", "hardware"]:
+        """What its measurements are labelled with."""
+
+    @property
+    def port(self) -> str:
+        """Path of a tty that pyserial opens."""
+
+    @property
+    def timing_model(self) -> str | None:
+        """Name and version of a virtual board's cycle model; None on hardware."""
 
     def flash(self, elf: Path) -> None:
-        """Puts an image onto the board; raises FlashError."""
-
-    def reset(self) -> None:
-        """Resets the board, which then runs what is flashed."""
+        """Puts an image onto the board and starts it; raises FlashError."""
 
     def fault(self) -> str | None:
-        """What a virtual board's emulator saw go wrong since the last reset; None on hardware."""
+        """What a virtual board's emulator saw go wrong since it was flashed; None on hardware."""
 
     def close(self) -> None:
         """Frees the board."""

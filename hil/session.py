@@ -7,8 +7,9 @@ the protocol's grammar (wire).
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from hil.errors import (
     ClockMismatch,
     FirmwareMismatch,
     LinkError,
+    LinkTimeout,
     OutputMismatch,
     TargetFault,
     WireError,
@@ -106,20 +108,49 @@ def measure(
     """
     assert len(expected) == procedure.inputs > 0, "one expected output for each input"
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    place.flash(firmware.elf)
     try:
-        with SerialLink(place.port, place.board.link.baud) as link:
-            link.discard()
-            place.reset()
-            wire = Wire(link, place.name)
-            wire.wait_boot(BOOT_S)
+        with _booted(place, firmware) as wire:
             return _measure(wire, place, firmware, manifest, expected, procedure, started_at)
     except (LinkError, WireError, TargetFault) as error:
-        seen = place.fault()
+        seen = _fault(place)
         if seen is None:
             raise
         report = f"{error.report}; {seen}" if isinstance(error, TargetFault) else seen
         raise TargetFault(place.name, report) from error
+
+
+def starts(place: Place, firmware: Firmware) -> bool:
+    """Whether a firmware starts and says hello; False if its engine refuses to run or it faults."""
+    try:
+        with _booted(place, firmware) as wire:
+            wire.hello()
+    except (WireError, TargetFault):
+        return False
+    except LinkTimeout:
+        if _fault(place) is None:
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _booted(place: Place, firmware: Firmware) -> Iterator[Wire]:
+    """A wire to the firmware, which was flashed and has started."""
+    # The port is open before the firmware starts, so that its boot message is not missed.
+    with SerialLink(place.port, place.board.link.baud) as link:
+        link.discard()
+        place.flash(firmware.elf)
+        wire = Wire(link, place.name)
+        wire.wait_boot(BOOT_S)
+        yield wire
+
+
+def _fault(place: Place) -> str | None:
+    """What the emulator of a virtual board saw, if it is still there to be asked."""
+    try:
+        return place.fault()
+    except LinkError:
+        return None
 
 
 def _measure(

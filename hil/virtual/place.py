@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from hil.board import Board
 from hil.errors import FlashError, LinkError
@@ -25,7 +25,9 @@ _PROJECT = Path(__file__).resolve().parents[2]
 class BoardState(NamedTuple):
     """What a virtual board is doing."""
 
-    state: str  # empty, running, waiting for input, waiting for a reader, matched, exited, sleeping, locked up, failed
+    # empty, running, waiting for input, waiting for a reader, and at the end:
+    # matched, exited, sleeping, locked up, failed
+    state: str
     exit_code: int | None
     cycles: int | None  # None when an executed instruction has no known cost; `fault` names it
     instructions: int | None
@@ -36,7 +38,7 @@ class BoardState(NamedTuple):
 class VirtualPlace:
     """One virtual board, alive as long as this object is not closed; a context manager."""
 
-    source = "virtual"
+    source: Literal["virtual"] = "virtual"
 
     def __init__(self, board: Board) -> None:
         self.board = board
@@ -69,12 +71,18 @@ class VirtualPlace:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
     def flash(self, elf: Path, *, until: str = "") -> None:
-        """Programs an ELF file and starts it; raises FlashError. Printing `until` stops the core."""
+        """Programs an ELF file and starts it; raises FlashError.
+
+        Printing `until` stops the core.
+        """
         answer = self._request({"do": "load", "path": str(elf.resolve()), "until": until})
         if "error" in answer:
             raise FlashError(self.name, "virtual", answer["error"])
@@ -84,7 +92,7 @@ class VirtualPlace:
         self._request({"do": "reset"})
 
     def fault(self) -> str | None:
-        """The last fault since the board was flashed or reset: what was accessed, the address and the pc."""
+        """The last fault since the board was flashed or reset: what, which address, which pc."""
         return self.state().fault
 
     def state(self) -> BoardState:
@@ -92,7 +100,7 @@ class VirtualPlace:
         return BoardState(**self._request({"do": "state"}))
 
     def pin_changes(self) -> list[tuple[int, str, int, int]]:
-        """(cycle, port, pin, level) of every change of an output pin since the board was flashed; the last 65,536."""
+        """(cycle, port, pin, level) of every change of an output pin; the last 65,536."""
         changes: list[tuple[int, str, int, int]] = []
         while more := self._request({"do": "pins", "first": len(changes)})["changes"]:
             changes += [tuple(change) for change in more]
@@ -118,19 +126,25 @@ class VirtualPlace:
                 data = self._control.recv(65536)
                 if not data:
                     code = self._process.wait()
-                    raise LinkError(where, f"the virtual board's process has ended (exit code {code})")
+                    raise LinkError(
+                        where, f"the virtual board's process has ended (exit code {code})"
+                    )
                 self._received += data
         except TimeoutError:
-            raise LinkError(where, f"the virtual board did not answer within {deadline_s:g} s") from None
+            raise LinkError(
+                where, f"the virtual board did not answer within {deadline_s:g} s"
+            ) from None
         except OSError as error:
-            raise LinkError(where, f"the virtual board is gone: {error.strerror or error}") from None
+            raise LinkError(
+                where, f"the virtual board is gone: {error.strerror or error}"
+            ) from None
         line, self._received = self._received.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         return answer
 
 
 def _without_none(values: Any) -> Any:
-    """Dataclass fields as the tables that a board file has: None is a key that is left out; `sha256` is not in the file."""
+    """Dataclass fields as the tables of a board file: None is a key that is left out."""
     if isinstance(values, dict):
         return {k: _without_none(v) for k, v in values.items() if v is not None and k != "sha256"}
     if isinstance(values, list | tuple):
