@@ -452,6 +452,11 @@ def _hard_swish_scales(operands: Operands) -> None:
             f"its output's scale {operands.output.scale:.6g} is too small for an input of "
             f"{operands.inputs[0].scale:.6g}"
         )
+    if fine_scale / operands.output.scale < 2.0**-16:
+        raise operands.unsupported(
+            f"its output's scale {operands.output.scale:.6g} is too large for an input of "
+            f"{operands.inputs[0].scale:.6g}"
+        )
     if fine_scale / (3 / 32768) < 2.0**-15:
         raise operands.unsupported(f"its input's scale {operands.inputs[0].scale:.6g} is too small")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +79,19 @@ def test_constants_are_aligned() -> None:
                 - np.frombuffer(data, np.uint8).__array_interface__["data"][0]
             )
             assert offset % BUFFER_ALIGNMENT == 0
+
+
+@pytest.mark.parametrize("file", ["kws_ref_model.tflite", "person_detect.tflite"])
+def test_a_real_model_written_again_computes_the_same(models_dir: Path, file: str) -> None:
+    original = (models_dir / file).read_bytes()
+    graph = import_tflite(original, file)
+    batch = [random_inputs(np.random.default_rng(1), graph)]
+
+    again = export_tflite(graph)
+
+    (expected,) = tflm_outputs(original, batch)
+    np.testing.assert_array_equal(tflm_outputs(again, batch)[0], expected)
+    np.testing.assert_array_equal(litert_outputs(again, batch)[0], expected)
 
 
 def _windowed(op: str, padding: ir.Padding) -> ir.Graph:
