@@ -1,4 +1,7 @@
-"""`python -m hil.virtual --board ID --control-fd N`: the process behind one virtual board; started by hil.virtual.place."""
+"""The process behind one virtual board: `python -m hil.virtual --board ID --control-fd N`.
+
+Started by hil.virtual.place.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from hil.virtual.server import main
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m hil.virtual", description=__doc__)
-    parser.add_argument("--board", required=True, help="shown in the process list; the channel describes the board")
+    parser.add_argument(
+        "--board", required=True, help="shown in the process list; the channel describes the board"
+    )
     parser.add_argument("--control-fd", required=True, type=int, help="inherited socket")
     main(parser.parse_args().control_fd)

@@ -1,9 +1,10 @@
-"""Counts of executed basic blocks, kept by a native hook that Unicorn calls at the start of every block.
+"""Counts of executed basic blocks, kept by a native hook that Unicorn calls for every block.
 
-The hook is compiled by numba to a C function (no Python per block). A block is known by its address, its size and its bytes:
-code in RAM is compared byte by byte at every execution and code in flash once after each change of the flash, so code that
-rewrites itself is counted under what it really was. For every block the table keeps how often it ran and how often it was
-left by a taken branch, that is, the next block was not the one that follows it in memory.
+The hook is compiled by numba to a C function (no Python per block). A block is known by its
+address, its size and its bytes: code in RAM is compared byte by byte at every execution and code in
+flash once after each change of the flash, so code that rewrites itself is counted under what it
+really was. For every block the table keeps how often it ran and how often it was left by a taken
+branch, that is, the next block was not the one that follows it in memory.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ MAX_REGIONS = 16
 NO_BLOCK = 0  # table entry 0 is never used: nothing has run yet
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _pointer(typing_context: Any, source: Any) -> Any:
     """An integer as a pointer, for carray."""
 
@@ -65,7 +66,7 @@ _SIGNATURE = types.void(types.voidptr, types.uint64, types.uint32, types.voidptr
 
 
 @cfunc(_SIGNATURE, cache=True)  # type: ignore[untyped-decorator]
-def _on_block(engine, address, size, user):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _on_block(engine: Any, address: Any, size: Any, user: Any) -> None:
     header = carray(user, HEADER_WORDS, np.uint64)
     table = carray(_pointer(header[TABLE]), (MAX_BLOCKS, ENTRY_WORDS), np.uint64)
     slots = carray(_pointer(header[SLOTS]), SLOT_COUNT, np.uint32)
@@ -139,8 +140,8 @@ class BlockTableFull(HilError):
 
     def __init__(self) -> None:
         super().__init__(
-            f"more than {MAX_BLOCKS - 1:,} different basic blocks ran; no cycles can be given for a program "
-            "that keeps rewriting its code"
+            f"more than {MAX_BLOCKS - 1:,} different basic blocks ran; no cycles can be given for "
+            "a program that keeps rewriting its code"
         )
 
 
@@ -149,7 +150,7 @@ class BlockRun(NamedTuple):
 
     address: int
     code: bytes
-    count: int
+    executions: int
     taken: int  # how often it was left by a taken branch
 
 
@@ -203,7 +204,7 @@ class BlockCounter:
         self._header[FLASH_EPOCH] += np.uint64(1)
 
     def continue_at(self, address: int) -> None:
-        """The next block starts here for another reason than a branch: reset, exception, a stop in the middle."""
+        """The next block starts here, and not because of a branch: reset, exception, stop."""
         self._header[EXPECTED] = address
 
     @property
@@ -234,7 +235,7 @@ class BlockCounter:
         return int(self._header[ENTRIES])
 
     def counts(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-        """(count, taken) of every entry, in the order in which blocks ran first; views, not copies."""
+        """(count, taken) of every entry, ordered by when a block first ran; views, not copies."""
         used = len(self)
         return self._table[:used, COUNT], self._table[:used, TAKEN]
 

@@ -13,14 +13,14 @@ from hil.virtual.peripherals.registers import BusFault, Peripheral
 
 
 class NeedExactTime(Exception):
-    """A read wants the time of its own instruction, and the core has to be stopped there to know it."""
+    """A read depends on the time: the core has to stop at its instruction to know it."""
 
 
 class Bus:
     """Maps the pages of all peripherals into the engine.
 
-    A read comes as a callback of Unicorn's memory-mapped input. Pages are mapped read-only: so a write comes as a protection
-    event, whose pc is exact, and is done there.
+    A read comes as a callback of Unicorn's memory-mapped input. Pages are mapped read-only: so a
+    write comes as a protection event, whose pc is exact, and is done there.
     """
 
     def __init__(

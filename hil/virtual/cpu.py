@@ -1,11 +1,13 @@
-"""The core of a virtual board: Unicorn with the board's memory, peripherals, faults, semihosting and virtual time.
+"""The core of a virtual board: Unicorn with memory, peripherals, faults, semihosting and time.
 
-`Cpu` is one core in this process; `run_program` runs a semihosting program to its end on a fresh or recycled one.
+`Cpu` is one core in this process; `run_program` runs a semihosting program to its end on a fresh or
+recycled one.
 
-How time stays exact. The native hook counts a block when it starts. When the core leaves a block in its middle (a fault, a
-stop), the count is corrected to the part that ran. A peripheral whose answer depends on the time stops the core at the
-reading instruction first, so that a new block starts there and everything before it is counted. Stopping from another thread is
-only used to give up a run, never to go on with it: that is why control traffic cannot change cycles.
+How time stays exact. The native hook counts a block when it starts. When the core leaves a block in
+its middle (a fault, a stop), the count is corrected to the part that ran. A peripheral whose answer
+depends on the time stops the core at the reading instruction first, so that a new block starts
+there and everything before it is counted. Stopping from another thread is only used to give up a
+run, never to go on with it: that is why control traffic cannot change cycles.
 """
 
 from __future__ import annotations
@@ -20,19 +22,20 @@ from unicorn import Uc, UcError, unicorn_const
 from unicorn import arm_const as arm
 
 from hil.board import Board
-from hil.errors import HilError, TargetFault
+from hil.errors import HilError
 from hil.virtual import exceptions
 from hil.virtual.blocks import BlockCounter, BlockRun
 from hil.virtual.bus import Bus, NeedExactTime
 from hil.virtual.clock import CycleClock
 from hil.virtual.exceptions import ExceptionUnit, Fault, Lockup
-from hil.virtual.image import Image, check_fits, parse_elf, write_image
+from hil.virtual.image import check_fits, parse_elf, write_image
 from hil.virtual.memory import MemoryMap
 from hil.virtual.peripherals import build_peripherals, reset_vector_address
 from hil.virtual.peripherals.core_scs import SystemControl
 from hil.virtual.peripherals.registers import BusFault, Chip, Console, FlashController
-from hil.virtual.semihosting import BREAKPOINT, ProgramExit, Semihosting
+from hil.virtual.semihosting import BREAKPOINT, Semihosting
 from hil.virtual.timing import timing_model
+from hil.virtual.timing.armv7m import decode
 
 _MODELS = {
     "cortex-m4": arm.UC_CPU_ARM_CORTEX_M4,
@@ -74,6 +77,10 @@ class Stop:
     detail: str = ""
 
 
+class FpuOff(BusFault):
+    """A floating-point instruction ran before the program enabled the FPU."""
+
+
 class Cpu:
     """A board's core with everything around it, in this process."""
 
@@ -108,7 +115,7 @@ class Cpu:
         )
         peripherals = build_peripherals(chip)
         self._control = next(p for p in peripherals if isinstance(p, SystemControl))
-        self._bus = Bus(self._engine, peripherals, self._settle_flash, self._read_trouble)
+        self._bus = Bus(self._engine, peripherals, self._before_access, self._read_trouble)
         self._flash_controller = next(
             (p for p in peripherals if isinstance(p, FlashController)), None
         )
@@ -127,6 +134,7 @@ class Cpu:
         self._interrupt: int | None = None
         self._trouble: Exception | None = None
         self._reset_requested = False
+        self._fpu_was_enabled = False
         self._unsettled: tuple[int, bytes] | None = (
             None  # a flash write that the engine is about to do its own way
         )
@@ -163,13 +171,14 @@ class Cpu:
         engine.ctl_flush_tb()
         self._blocks.continue_at(self._pc)
         self._fault = self._trouble = self._interrupt = self._exact_pc = self._write_pc = None
-        self._reset_requested = False
+        self._reset_requested = self._fpu_was_enabled = False
 
     def _start(self) -> tuple[int, int]:
         """(stack pointer, pc) to start with.
 
-        From the vector table where the chip looks for it. An image without one (linked for a debugger, which sets the
-        registers) starts at its entry point with the stack at the end of RAM.
+        From the vector table where the chip looks for it. An image without one (linked for a
+        debugger, which sets the registers) starts at its entry point with the stack at the end of
+        RAM.
         """
         ram_start, ram_bytes = self.board.ram
         vectors = self.memory.read(reset_vector_address(self.board), 8) or bytes(8)
@@ -191,7 +200,7 @@ class Cpu:
     # -- a run
 
     def run(self) -> Stop:
-        """Runs until the program exits, the core cannot go on, or `stop` is called from another thread.
+        """Runs until the program exits, the core cannot go on, or another thread calls `stop`.
 
         Raises UnknownInstruction when the program needs to know the time but its cost is not known.
         """
@@ -222,7 +231,7 @@ class Cpu:
             self._blocks.continue_at(self._pc)
 
     def stop(self) -> None:
-        """Gives up the run that is going on; may be called from any thread, and again until `run` has returned."""
+        """Gives up the run; from any thread, and again until `run` has returned."""
         self._stop_requested.set()
         self._engine.emu_stop()
 
@@ -272,7 +281,7 @@ class Cpu:
         else:  # WFI: nothing can wake the core, as there are no interrupts
             return Stop(
                 "sleep",
-                detail=f"waits for an interrupt (WFI) at pc 0x{self._pc - 2:08x}; virtual boards have none",
+                detail=f"waits for an interrupt (WFI) at pc 0x{self._pc - 2:08x}; there are none",
             )
         return None
 
@@ -285,6 +294,11 @@ class Cpu:
                     f"breakpoint (BKPT {instruction[:1].hex()}) without a debugger, pc 0x{pc:08x}"
                 )
                 self._deliver(Fault(text, exceptions.HARD_FAULT, hfsr=exceptions.DEBUGEVT))
+                return None
+            try:
+                self._before_access()
+            except FpuOff as fault:
+                self._deliver(Fault(str(fault), exceptions.USAGE_FAULT, exceptions.NOCP))
                 return None
             ended = self._semihosting.call()
             self._pc = pc + 2
@@ -307,7 +321,7 @@ class Cpu:
         self._pc = self._exceptions.take_fault(fault, self._pc)
 
     def _cut_current(self) -> None:
-        """The current block was left before the instruction at pc, unless it ran to its end and pc is elsewhere."""
+        """The current block was left before the instruction at pc, unless pc lies elsewhere."""
         address, code = self._blocks.current
         if address <= self._pc < address + len(code):
             self._blocks.cut(self._pc)
@@ -330,7 +344,8 @@ class Cpu:
         }
         pc = engine.reg_read(arm.UC_ARM_REG_PC)
         if access in kinds:
-            text = f"{kinds[access]} of {size} bytes at 0x{address:08x} outside the memory map, pc 0x{pc:08x}"
+            what = f"{kinds[access]} of {size} bytes at 0x{address:08x}"
+            text = f"{what} outside the memory map, pc 0x{pc:08x}"
             cfsr = exceptions.PRECISERR | exceptions.BFARVALID
             self._fault = Fault(text, exceptions.BUS_FAULT, cfsr, address=address)
         else:
@@ -342,13 +357,16 @@ class Cpu:
         self, engine: Uc, access: int, address: int, size: int, value: int, data: None
     ) -> bool:
         """A write to a peripheral or to flash; True lets the engine go on, False is a fault."""
-        self._settle_flash()
         self._write_pc = engine.reg_read(arm.UC_ARM_REG_PC)
         try:
+            self._before_access()
             if self._bus.holds(address):
                 self._bus.write(address, size, value)
             else:
                 self._program_flash(address, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+        except FpuOff as fault:
+            self._fault = Fault(str(fault), exceptions.USAGE_FAULT, exceptions.NOCP)
+            return False
         except BusFault as fault:
             text = f"write of {size} bytes at 0x{address:08x}: {fault}, pc 0x{self._write_pc:08x}"
             cfsr = exceptions.PRECISERR | exceptions.BFARVALID
@@ -362,8 +380,10 @@ class Cpu:
         return True
 
     def _read_trouble(self, trouble: Exception, address: int, size_bytes: int) -> None:
-        """A read of a peripheral did not succeed; the engine stops before the reading instruction."""
-        if isinstance(trouble, BusFault):
+        """A read of a peripheral failed; the engine stops before the reading instruction."""
+        if isinstance(trouble, FpuOff):
+            self._fault = Fault(str(trouble), exceptions.USAGE_FAULT, exceptions.NOCP)
+        elif isinstance(trouble, BusFault):
             self._fault = Fault(
                 f"read of {size_bytes} bytes at 0x{address:08x}: {trouble}",
                 exceptions.BUS_FAULT,
@@ -373,6 +393,25 @@ class Cpu:
         else:
             self._trouble = trouble
         self._engine.emu_stop()
+
+    def _before_access(self) -> None:
+        """Before every access to a peripheral; raises FpuOff.
+
+            raise FpuOff(f"floating-point instruction while the FPU is off in CPACR, {where}")
+        program enabled it is found at the next access, which every program makes.
+        """
+        self._settle_flash()
+        if self._control.fpu_enabled or self._fpu_was_enabled:
+            self._fpu_was_enabled = True
+            return
+        control = self._engine.reg_read(arm.UC_ARM_REG_CONTROL)
+        if control & exceptions.CONTROL_FPCA:
+            self._engine.reg_write(arm.UC_ARM_REG_CONTROL, control & ~exceptions.CONTROL_FPCA)
+            core = self.board.mcu.core
+            found = (i for run in self._blocks.runs() for i in decode(run.code, run.address, core))
+            first = next((i for i in found if i.kind.startswith("fp")), None)
+            where = f"pc 0x{first.address:08x}" if first is not None else "pc not known"
+            raise FpuOff(f"floating-point instruction while CPACR has the FPU off, {where}")
 
     # -- what peripherals call
 
@@ -401,7 +440,10 @@ class Cpu:
         return True
 
     def _program_flash(self, address: int, data: bytes) -> None:
-        """A store of the program into flash. The engine stores the bytes as they are; _settle_flash corrects that."""
+        """A store of the program into flash.
+
+        The engine stores the bytes as they are; _settle_flash corrects that.
+        """
         region = self.memory.find(address, len(data))
         if self._flash_controller is None or region is None:
             raise BusFault("this flash cannot be programmed")
@@ -412,7 +454,10 @@ class Cpu:
         self._unsettled = (address, result)
 
     def _settle_flash(self) -> None:
-        """Makes a store into flash what the flash controller made of it: at its next event, as flash is busy until then."""
+        """Makes a store into flash what the flash controller made of it.
+
+        At the next access to a peripheral, as programs must wait for the controller anyway.
+        """
         if self._unsettled is not None:
             (address, data), self._unsettled = self._unsettled, None
             region = self.memory.find(address)
@@ -425,89 +470,3 @@ class Cpu:
             if region.memory.kind == "flash":
                 self._engine.mem_write(region.memory.origin + offset, data)
         self._blocks.flash_changed()
-
-
-class MemoryConsole:
-    """A console without a host: keeps what the program writes, gives it `input_bytes`, then stops it."""
-
-    def __init__(self) -> None:
-        self.output = bytearray()
-        self._cpu: Cpu | None = None
-        self._input = iter(b"")
-
-    def restart(self, cpu: Cpu, input_bytes: bytes) -> None:
-        """Empty, with new input, before a run of `cpu`."""
-        self._cpu, self._input = cpu, iter(input_bytes)
-        self.output.clear()
-
-    def write(self, data: bytes) -> None:
-        """See Console.write."""
-        self.output += data
-
-    def receive(self, *, wait: bool) -> int | None:
-        """See Console.receive; a program that waits for more than there is can never go on."""
-        byte = next(self._input, None)
-        if byte is None and wait and self._cpu is not None:
-            self._cpu.stop()
-        return byte
-
-
-class ProgramRun(NamedTuple):
-    """What `run_program` saw."""
-
-    exit_code: int
-    output: bytes
-    cycles: int
-    instructions: int
-
-
-_cpus: dict[str, tuple[Cpu, MemoryConsole]] = {}
-
-
-def run_program(
-    board: Board,
-    elf: bytes,
-    *,
-    input_bytes: bytes = b"",
-    timeout_s: float = 60.0,
-    with_fpu: bool = True,
-) -> ProgramRun:
-    """Runs a program that ends through semihosting, on a core in this process; made for many short runs.
-
-    Output is everything written through semihosting or a UART. The core of a board is kept for the next call of the same
-    thread's process; not for several threads at once.
-
-    Args:
-        board: whose core, memory and peripherals.
-        elf: linked for the board, in flash or in RAM.
-        input_bytes: what the UART receives.
-        timeout_s: host seconds.
-        with_fpu: switches the FPU on before the start, as debuggers' start scripts do; on a board the program must do it.
-
-    Raises:
-        ImageError: the file cannot be loaded.
-        TargetFault: the program faulted and has no handler, sleeps for ever, waits for more input, or ran too long.
-        UnknownInstruction: no cycles can be given.
-    """
-    key = board.sha256 or board.id
-    if key not in _cpus:
-        console = MemoryConsole()
-        _cpus[key] = Cpu(board, console), console
-    cpu, console = _cpus[key]
-    console.restart(cpu, input_bytes)
-    cpu.allow_run()
-    cpu.load(elf)
-    if with_fpu:
-        cpu.enable_fpu()
-    timer = threading.Timer(timeout_s, cpu.stop)
-    timer.start()
-    try:
-        stop = cpu.run()
-    finally:
-        timer.cancel()
-        timer.join()
-    if stop.reason != "exit" or stop.exit_code is None:
-        why = {"stopped": f"no exit within {timeout_s:g} s, or it waits for input"}
-        raise TargetFault(f"virtual:{board.id}", stop.detail or why.get(stop.reason, stop.reason))
-    total = cpu.clock.total()
-    return ProgramRun(stop.exit_code, bytes(console.output), total.cycles, total.instructions)

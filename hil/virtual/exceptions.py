@@ -1,7 +1,9 @@
-"""Exceptions as an Armv7-M core takes them: faults and SVC enter a handler through the vector table, EXC_RETURN leaves it.
+"""Exceptions as an Armv7-M core takes them.
 
-Unicorn delivers none of this by itself. No interrupts: nothing here is asynchronous. Source: Armv7-M Architecture Reference
-Manual (DDI 0403), B1.5 (exception model), B3.2 (system control block).
+Faults and SVC enter a handler through the vector table, EXC_RETURN leaves it; Unicorn delivers
+none of this by itself. No interrupts: nothing here is asynchronous. Source:
+Armv7-M Architecture Reference Manual (DDI 0403), B1.5 (exception model), B3.2 (system control
+block).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ _FP_REGISTERS = tuple(getattr(arm, f"UC_ARM_REG_S{i}") for i in range(16))
 _BASIC_WORDS, _EXTENDED_WORDS = 8, 26
 _STACK_ALIGNED = 1 << 9  # of the stacked xPSR: 4 bytes were left out to align the frame to 8
 _CONTROL_SPSEL = 1 << 1
+CONTROL_FPCA = 1 << 2  # floating-point registers are in use
 
 
 class Lockup(Exception):
@@ -43,7 +46,7 @@ class Lockup(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault to deliver: what the user reads, the fault's own exception, and the status bits that it sets."""
+    """A fault to deliver: what the user reads, its exception, and the status bits that it sets."""
 
     text: str
     number: int  # MEM_MANAGE, BUS_FAULT or USAGE_FAULT; HARD_FAULT for debug events
@@ -64,7 +67,10 @@ class ExceptionUnit:
         self._active.clear()
 
     def take_fault(self, fault: Fault, pc: int) -> int:
-        """Delivers a fault of the instruction at `pc`; returns where the handler starts. Raises Lockup."""
+        """Delivers a fault of the instruction at `pc`; returns where the handler starts.
+
+        Raises Lockup.
+        """
         status = self._control.values
         status["CFSR"] |= fault.cfsr
         status["HFSR"] |= fault.hfsr
@@ -91,7 +97,8 @@ class ExceptionUnit:
         ):  # no vector table there, or an empty entry: an Arm state that the core does not have
             self._control.values["HFSR"] |= VECTTBL
             raise Lockup(
-                f"no handler for exception {number} in the vector table: 0x{handler:08x} at 0x{vector_at:08x}"
+                f"no handler for exception {number}: its vector at 0x{vector_at:08x} is "
+                f"0x{handler:08x}"
             )
         self._active.append(number)
         self._engine.reg_write(arm.UC_ARM_REG_IPSR, number)
@@ -103,10 +110,11 @@ class ExceptionUnit:
             raise Lockup(f"an exception return (0x{exc_return:08x}) without an active exception")
         self._active.pop()
         engine = self._engine
-        if exc_return & 4:
-            engine.reg_write(
-                arm.UC_ARM_REG_CONTROL, engine.reg_read(arm.UC_ARM_REG_CONTROL) | _CONTROL_SPSEL
-            )
+        control = engine.reg_read(arm.UC_ARM_REG_CONTROL) & ~(_CONTROL_SPSEL | CONTROL_FPCA)
+        control |= (_CONTROL_SPSEL if exc_return & 4 else 0) | (
+            0 if exc_return & 0x10 else CONTROL_FPCA
+        )
+        engine.reg_write(arm.UC_ARM_REG_CONTROL, control)
         sp = engine.reg_read(arm.UC_ARM_REG_SP)
         words = _BASIC_WORDS if exc_return & 0x10 else _EXTENDED_WORDS
         frame = self._memory.read(sp, 4 * words)
@@ -129,7 +137,7 @@ class ExceptionUnit:
         control = engine.reg_read(arm.UC_ARM_REG_CONTROL)
         on_process_stack = bool(control & _CONTROL_SPSEL) and not self._active
         sp = engine.reg_read(arm.UC_ARM_REG_SP)
-        extended = self._control.fpu_enabled
+        extended = bool(control & CONTROL_FPCA)
         words = [engine.reg_read(register) for register in _FRAME]
         aligned = sp & 4
         xpsr = engine.reg_read(arm.UC_ARM_REG_XPSR) & ~_STACK_ALIGNED | (
@@ -152,8 +160,7 @@ class ExceptionUnit:
         else:  # the handler is entered all the same, without a frame
             self._control.values["CFSR"] |= STKERR
         engine.reg_write(arm.UC_ARM_REG_SP, frame_at)
-        if on_process_stack:
-            engine.reg_write(arm.UC_ARM_REG_CONTROL, control & ~_CONTROL_SPSEL)
+        engine.reg_write(arm.UC_ARM_REG_CONTROL, control & ~(_CONTROL_SPSEL | CONTROL_FPCA))
         code = 0xFFFF_FFE1 if extended else 0xFFFF_FFF1
         if not self._active:
             code |= 0xC if on_process_stack else 0x8

@@ -1,7 +1,8 @@
 """An ELF file as the segments that a programmer writes; made for files that may be anything.
 
-Only the ELF header and the program headers are read: what a flash programmer needs. Segments go to their physical addresses
-(initialised data lies in flash and is copied by the program's own start-up code).
+Only the ELF header and the program headers are read: what a flash programmer needs. Segments go to
+their physical addresses (initialised data lies in flash and is copied by the program's own start-up
+code).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def parse_elf(data: bytes) -> Image:
         raise ImageError(f"ELF type {kind} is not an executable (2): link it for the board first")
     if entry_bytes != _PROGRAM_HEADER.size or table_at + count * entry_bytes > len(data):
         raise ImageError(
-            f"the {count} program headers at offset {table_at} do not lie in the file of {len(data)} B"
+            f"{count} program headers at offset {table_at} do not lie in the file of {len(data)} B"
         )
     segments = []
     for number in range(count):
@@ -70,7 +71,8 @@ def parse_elf(data: bytes) -> Image:
             continue
         if offset + file_bytes > len(data):
             raise ImageError(
-                f"segment {number} wants {file_bytes:,} B from offset {offset:,} but the file has {len(data):,} B; is it cut off?"
+                f"segment {number} wants {file_bytes:,} B from offset {offset:,} but the file has "
+                f"{len(data):,} B; is it cut off?"
             )
         segments.append(Segment(address, data[offset : offset + file_bytes]))
     if not segments:
@@ -87,14 +89,17 @@ def check_fits(image: Image, memory: MemoryMap) -> None:
             region = memory.find(at)
             if region is None:
                 raise ImageError(
-                    f"segment 0x{segment.address:08x}-0x{end - 1:08x} leaves the memory of {memory.board.id} at "
-                    f"0x{at:08x}; it has {memory.describe()}"
+                    f"segment 0x{segment.address:08x}-0x{end - 1:08x} leaves the memory of "
+                    f"{memory.board.id} at 0x{at:08x}; it has {memory.describe()}"
                 )
             at = region.memory.end
 
 
 def write_image(image: Image, memory: MemoryMap) -> None:
-    """Programs the image: erases every flash sector that it touches, then writes. Call check_fits first."""
+    """Programs the image: erases every flash sector that it touches, then writes.
+
+    Call check_fits first.
+    """
     for segment in image.segments:
         for region, start, end in _pieces(segment, memory):
             if region.memory.kind == "flash":

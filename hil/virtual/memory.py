@@ -1,4 +1,4 @@
-"""The board's memory: host memory behind every address range of the board file, aliases showing the same bytes."""
+"""The board's memory: host memory behind every address range; aliases show the same bytes."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class MemoryMap:
                     board.id, "memory", f"{memory.name!r} is not a multiple of {PAGE_BYTES} B"
                 )
         for run in _runs(own):
-            # One piece of host memory for adjoining ranges: code may run across their border. The extra page is
-            # for a block whose last instruction is cut by the end of the memory.
+            # One piece of host memory for adjoining ranges: code may run across their border. The
+            # extra page is for a block whose last instruction is cut by the end of the memory.
             size_bytes = run[-1].end - run[0].origin
             data = memoryview(mmap.mmap(-1, size_bytes + PAGE_BYTES))
             host_address = ctypes.addressof(ctypes.c_char.from_buffer(data))
@@ -58,7 +58,10 @@ class MemoryMap:
         return None
 
     def read(self, address: int, size_bytes: int) -> bytes | None:
-        """Bytes at an address; None if they are not all in memory. May run over adjoining regions."""
+        """Bytes at an address; None if they are not all in memory.
+
+        May run over adjoining regions.
+        """
         if size_bytes > self.largest_bytes:
             return None
         result = b""

@@ -28,9 +28,10 @@ _REASONS: dict[str, Literal["exit", "until", "sleep", "fault"]] = {
 class RunResult:
     """How a run ended, what it cost and what it printed.
 
-    `reason` is "exit" (the program ended itself), "until" (it printed the text), "timeout", "fault" (the core could not go
-    on) or "sleep" (it waits for an interrupt, and there are none). `cycles` and `instructions` are None when an executed
-    instruction has no known cost. They are the same in every run, but for a timeout.
+    `reason` is "exit" (the program ended itself), "until" (it printed the text), "timeout", "fault"
+    (the core could not go on) or "sleep" (it waits for an interrupt, and there are none). `cycles`
+    and `instructions` are None when an executed instruction has no known cost. They are the same in
+    every run, but for a timeout.
     """
 
     reason: Literal["exit", "until", "timeout", "fault", "sleep"]
@@ -87,7 +88,9 @@ def _read(port: int, wait_s: float) -> bytes:
 
 
 def _result(
-    reason: Literal["exit", "until", "timeout", "fault", "sleep"], state: BoardState, output: bytearray
+    reason: Literal["exit", "until", "timeout", "fault", "sleep"],
+    state: BoardState,
+    output: bytearray,
 ) -> RunResult:
     return RunResult(
         reason, state.exit_code, state.cycles, state.instructions, bytes(output), state.fault

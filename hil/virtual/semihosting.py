@@ -1,7 +1,7 @@
 """Arm semihosting: what a program asks of a debugger through `BKPT 0xAB`.
 
-Output and exit work in full; of files only the console `:tt` exists. Source: Arm, Semihosting for AArch32 and AArch64
-(2.0), chapter 6.
+Output and exit work in full; of files only the console `:tt` exists. Source: Arm, Semihosting for
+AArch32 and AArch64 (2.0), chapter 6.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ class Semihosting:
         }
 
     def call(self) -> ProgramExit | None:
-        """Serves the call that the registers describe; the result goes to r0. An unknown call fails with ENOSYS."""
+        """Serves the call that the registers describe; the result goes to r0.
+
+        An unknown call fails with ENOSYS.
+        """
         operation = self._engine.reg_read(arm.UC_ARM_REG_R0)
         block = self._engine.reg_read(arm.UC_ARM_REG_R1)
         if operation == SYS_EXIT:  # 32 bits: r1 is the reason itself
@@ -185,7 +188,7 @@ class Semihosting:
         return 0
 
     def _heap_info(self, block: int) -> int:
-        """Zeros: the program's own linker symbols decide, but the stack starts at the end of RAM."""
+        """Zeros, so that the program's linker symbols decide; but a stack at the end of RAM."""
         origin, size_bytes = self._board.ram
         values = struct.pack("<4I", 0, 0, origin + size_bytes, 0)
         return 0 if self._store(self._word(block), values) else _FAILURE

@@ -1,7 +1,8 @@
 """A virtual board as a process: one thread runs the core, the other answers the control channel.
 
-The control channel is an inherited socket with one JSON object a line, a request and its answer. The process ends when it is
-told to, when the channel is closed, or when its parent is gone; it creates no files, so it can also be killed at any moment.
+The control channel is an inherited socket with one JSON object a line, a request and its answer.
+The process ends when it is told to, when the channel is closed, or when its parent is gone; it
+creates no files, so it can also be killed at any moment.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Server:
 
     def _give_up_run(self) -> None:
         while self._thread is not None and self._thread.is_alive():
-            self._cpu.stop()  # again and again: a stop that comes just before the engine starts is lost
+            self._cpu.stop()  # again: one that comes just before the engine starts is lost
             self._pty.wake()
             self._thread.join(_STOP_RETRY_S)
 
@@ -151,7 +152,9 @@ def _send(control: socket.socket, message: dict[str, Any]) -> None:
 
 def main(control_fd: int) -> None:
     """Body of the process: the first line on the control channel describes the board."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the channel
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, which then closes the channel
     control = socket.socket(fileno=control_fd)
     description = b""
     while not description.endswith(b"\n"):

@@ -1,7 +1,8 @@
 """The virtual board's serial port: a pseudo terminal that pyserial opens like any other.
 
-The board's side never loses a byte: output that the host does not read waits here, up to a limit, and then the board waits.
-The board keeps its own handle on the terminal, so a host may close and open it as often as it likes.
+The board's side never loses a byte: output that the host does not read waits here, up to a limit,
+and then the board waits. The board keeps its own handle on the terminal, so a host may close and
+open it as often as it likes.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Pty:
         os.set_blocking(self._wake_read, False)
 
     def start_program(self, until: bytes) -> None:
-        """Before a program starts: forgets output and input of the one before; `until` ends the run when it was printed."""
+        """Forgets what the program before it left; printing `until` ends the run."""
         with self._pending_lock:
             self._pending.clear()
         self._received.clear()

@@ -17,7 +17,7 @@ from codegen.ir import DType
 from codegen.limits import BoardLimits
 from codegen.manifest import Manifest
 from hil.board import get_board
-from hil.virtual.cpu import run_program
+from hil.virtual.program import run_program
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 _C = Path(__file__).resolve().parent / "c"

@@ -1,7 +1,8 @@
 """Peripherals of the chip families: which there are, and where.
 
-One file for each kind of peripheral, named after its family; `registers` says what a peripheral is. To model another one:
-write its file, add it to its family's function below, and to the list in hil/virtual/README.md.
+One file for each kind of peripheral, named after its family; `registers` says what a peripheral is.
+To model another one: write its file, add it to its family's function below, and to the list in
+hil/virtual/README.md.
 """
 
 from __future__ import annotations
@@ -62,8 +63,12 @@ def _stm32f7(chip: Chip) -> list[Peripheral]:
         ("USART1", 0x4001_1000, "APB2ENR", 4),
         ("USART6", 0x4001_1400, "APB2ENR", 5),
     )
-    timers = (("TIM2", 0x4000_0000, 0, 32), ("TIM3", 0x4000_0400, 1, 16))
-    timers += (("TIM4", 0x4000_0800, 2, 16), ("TIM5", 0x4000_0C00, 3, 32))
+    timers = (  # name, base, bit of APB1ENR, bits of the counter
+        ("TIM2", 0x4000_0000, 0, 32),
+        ("TIM3", 0x4000_0400, 1, 16),
+        ("TIM4", 0x4000_0800, 2, 16),
+        ("TIM5", 0x4000_0C00, 3, 32),
+    )
     return [
         rcc,
         stm32f7_pwr.Pwr(chip, "PWR", 0x4000_7000, rcc),
@@ -107,7 +112,7 @@ def _family(board: Board) -> Family:
     if family is None:
         known = ", ".join(sorted(FAMILIES))
         raise UsageError(
-            f"no virtual board for {board.id}: chip family {board.build.family!r} is not modelled (modelled are {known}); "
-            "see hil/virtual/peripherals"
+            f"no virtual board for {board.id}: chip family {board.build.family!r} is not modelled; "
+            f"modelled are {known}; see hil/virtual/README.md"
         )
     return family

@@ -1,6 +1,11 @@
-"""Data watchpoint and trace unit: the cycle counter. Source: Armv7-M Architecture Reference Manual (DDI 0403) C1.8."""
+"""Data watchpoint and trace unit: the cycle counter.
+
+Source: Armv7-M Architecture Reference Manual (DDI 0403) C1.8.
+"""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from hil.virtual.peripherals.core_scs import SystemControl
 from hil.virtual.peripherals.registers import Chip, Peripheral
@@ -11,12 +16,13 @@ _KEY = 0xC5AC_CE55
 
 
 class TraceUnit(Peripheral):
-    """DWT, 0xE0001000: CYCCNT only; the event counters store what is written, there are no comparators.
+    """DWT, 0xE0001000: CYCCNT only; event counters store what is written, no comparators.
 
-    CYCCNT can be switched on while DEMCR.TRCENA is set. On the Cortex-M7 writes need the lock access register.
+    CYCCNT can be switched on while DEMCR.TRCENA is set. On the Cortex-M7 writes need the lock
+    access register.
     """
 
-    REGISTERS = {
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x000: "CTRL",
         0x004: "CYCCNT",
         0x008: "CPICNT",
@@ -27,7 +33,7 @@ class TraceUnit(Peripheral):
         0xFB0: "LAR",
         0xFB4: "LSR",
     }
-    RESET = {"CTRL": 0}  # NUMCOMP = 0
+    RESET: ClassVar[dict[str, int]] = {"CTRL": 0}  # NUMCOMP = 0
 
     def __init__(self, chip: Chip, name: str, base: int, control: SystemControl) -> None:
         self._control = control

@@ -1,10 +1,12 @@
-"""The system control space of an Armv7-M core: SCB, NVIC, SysTick, MPU, FPU and cache maintenance registers.
+"""The system control space of an Armv7-M core: SCB, NVIC, SysTick, MPU, FPU, cache maintenance.
 
-Source: Armv7-M Architecture Reference Manual (DDI 0403) B3.2 to B3.5; values of the identification registers from the
-Cortex-M4 (DDI 0439) and Cortex-M7 (DDI 0489) TRMs.
+Source: Armv7-M Architecture Reference Manual (DDI 0403) B3.2 to B3.5; values of the identification
+registers from the Cortex-M4 (DDI 0439) and Cortex-M7 (DDI 0489) TRMs.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from hil.virtual.peripherals.registers import Chip, Peripheral, array
 
@@ -26,10 +28,11 @@ _CLIDR = 0x0900_0003  # separate L1 caches
 class SystemControl(Peripheral):
     """SCS, 0xE000E000.
 
-    NVIC and MPU keep what is written and do nothing: no interrupts and no protection are modelled. SysTick counts.
+    NVIC and MPU keep what is written and do nothing: no interrupts and no protection are modelled.
+    SysTick counts.
     """
 
-    REGISTERS = {
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x004: "ICTR",
         0x008: "ACTLR",
         0x010: "SYST_CSR",
@@ -91,7 +94,7 @@ class SystemControl(Peripheral):
         0xFA0: "AHBSCR",
         0xFA8: "ABFSR",
     }
-    RESET = {
+    RESET: ClassVar[dict[str, int]] = {
         "CCR": 0x200,  # STKALIGN
         "DHCSR": 1,  # C_DEBUGEN: semihosting is served, as under a debugger
         "FPCCR": 0xC000_0000,  # ASPEN, LSPEN

@@ -1,6 +1,8 @@
-"""nRF52840 CLOCK and POWER, which share one base address (Product Specification v1.7, 5.3 and 5.4)."""
+"""nRF52840 CLOCK and POWER, at one base address (Product Specification v1.7, 5.3 and 5.4)."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from hil.virtual.peripherals.registers import Peripheral
 
@@ -10,7 +12,7 @@ _HFXO, _RUNNING = 1 << 0, 1 << 16
 class ClockPower(Peripheral):
     """0x40000000. An oscillator runs as soon as it is started: start-up times are not modelled."""
 
-    REGISTERS = {
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x000: "TASKS_HFCLKSTART",
         0x004: "TASKS_HFCLKSTOP",
         0x008: "TASKS_LFCLKSTART",
@@ -40,7 +42,7 @@ class ClockPower(Peripheral):
         0x580: "DCDCEN0",
         0x640: "MAINREGSTATUS",
     }
-    RESET = {"HFCLKSTAT": _RUNNING}  # the internal RC oscillator
+    RESET: ClassVar[dict[str, int]] = {"HFCLKSTAT": _RUNNING}  # the internal RC oscillator
 
     def write_TASKS_HFCLKSTART(self, value: int) -> None:
         """Starts the crystal oscillator."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hil.virtual.peripherals.registers import Peripheral, array
 
 
 class Gpio(Peripheral):
-    """Base + 0x500. Outputs are logged with their cycle; inputs read 0 unless the pin is an output."""
+    """Base + 0x500.
 
-    REGISTERS = {
+    Outputs are logged with their cycle; inputs read 0 unless the pin is an output.
+    """
+
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x004: "OUT",
         0x008: "OUTSET",
         0x00C: "OUTCLR",
@@ -20,7 +25,9 @@ class Gpio(Peripheral):
         0x024: "DETECTMODE",
         **array(0x200, "PIN_CNF", 32),
     }
-    RESET = {f"PIN_CNF{i}": 2 for i in range(32)}  # input buffer disconnected
+    RESET: ClassVar[dict[str, int]] = {
+        f"PIN_CNF{i}": 2 for i in range(32)
+    }  # input buffer disconnected
     SIZE_BYTES = 0x300
 
     def read_OUTSET(self) -> int:

@@ -1,14 +1,19 @@
-"""nRF52840 FICR and UICR, read-only facts and user settings (Product Specification v1.7, 4.4 and 4.5)."""
+"""nRF52840 FICR and UICR: facts and user settings (Product Specification v1.7, 4.4 and 4.5)."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from hil.virtual.peripherals.registers import Peripheral, array
 
 
 class FactoryInformation(Peripheral):
-    """FICR, 0x10000000: what start-up code reads to know the chip. Trim values and calibration read as erased."""
+    """FICR, 0x10000000: what start-up code reads to know the chip.
 
-    REGISTERS = {
+    Trim values and calibration read as erased.
+    """
+
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x010: "CODEPAGESIZE",
         0x014: "CODESIZE",
         **array(0x060, "DEVICEID", 2),
@@ -25,7 +30,7 @@ class FactoryInformation(Peripheral):
         0x134: "CHIP_REVISION",
         **array(0x404, "TEMP", 17),
     }
-    RESET = {
+    RESET: ClassVar[dict[str, int]] = {
         **{name: 0xFFFF_FFFF for name in REGISTERS.values()},
         "CODEPAGESIZE": 4096,
         "CODESIZE": 256,
@@ -45,7 +50,7 @@ class FactoryInformation(Peripheral):
 class UserInformation(Peripheral):
     """UICR, 0x10001000: reads as erased, but for REGOUT0's default; stores what is written."""
 
-    REGISTERS = {
+    REGISTERS: ClassVar[dict[int, str]] = {
         **array(0x014, "NRFFW", 13),
         **array(0x080, "CUSTOMER", 32),
         **array(0x200, "PSELRESET", 2),
@@ -54,4 +59,4 @@ class UserInformation(Peripheral):
         0x210: "DEBUGCTRL",
         0x304: "REGOUT0",
     }
-    RESET = {name: 0xFFFF_FFFF for name in REGISTERS.values()}
+    RESET: ClassVar[dict[str, int]] = {name: 0xFFFF_FFFF for name in REGISTERS.values()}

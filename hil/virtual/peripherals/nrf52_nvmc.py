@@ -1,6 +1,8 @@
-"""nRF52840 NVMC, the flash controller and the instruction cache's switch (Product Specification v1.7, 4.3)."""
+"""nRF52840 NVMC: flash controller and instruction cache (Product Specification v1.7, 4.3)."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from hil.virtual.peripherals.registers import BusFault, FlashController
 
@@ -9,9 +11,12 @@ _PAGE_BYTES = 4096
 
 
 class Nvmc(FlashController):
-    """0x4001E000. Ready at once: the CPU waits for the real one anyway. Wear and partial erase are not modelled."""
+    """0x4001E000.
 
-    REGISTERS = {
+    Ready at once: the CPU waits for the real one anyway. Wear and partial erase are not modelled.
+    """
+
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x400: "READY",
         0x408: "READYNEXT",
         0x504: "CONFIG",
@@ -25,7 +30,7 @@ class Nvmc(FlashController):
         0x548: "IHIT",
         0x54C: "IMISS",
     }
-    RESET = {"READY": 1, "READYNEXT": 1, "ERASEPAGEPARTIALCFG": 0xA}
+    RESET: ClassVar[dict[str, int]] = {"READY": 1, "READYNEXT": 1, "ERASEPAGEPARTIALCFG": 0xA}
 
     def write_READY(self, value: int) -> None:
         """Read only."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hil.virtual.peripherals.registers import Chip, Peripheral, array
 
 _CLOCK_HZ = 16_000_000
@@ -9,9 +11,12 @@ _WIDTHS = (16, 8, 24, 32)  # BITMODE
 
 
 class Timer(Peripheral):
-    """Timer mode: counts 16 MHz / 2^PRESCALER, derived from the core's cycles. Compare events and counter mode do nothing."""
+    """Timer mode: counts 16 MHz / 2^PRESCALER, derived from the core's cycles.
 
-    REGISTERS = {
+    Compare events and counter mode do nothing.
+    """
+
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x000: "TASKS_START",
         0x004: "TASKS_STOP",
         0x008: "TASKS_COUNT",
@@ -27,7 +32,7 @@ class Timer(Peripheral):
         0x510: "PRESCALER",
         **array(0x540, "CC", 6),
     }
-    RESET = {"PRESCALER": 4}
+    RESET: ClassVar[dict[str, int]] = {"PRESCALER": 4}
 
     def __init__(self, chip: Chip, name: str, base: int) -> None:
         super().__init__(chip, name, base)

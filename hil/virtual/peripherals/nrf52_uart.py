@@ -5,6 +5,8 @@ Source: Product Specification v1.7, 6.33 and 6.34.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hil.virtual.peripherals.receiver import Receiver
 from hil.virtual.peripherals.registers import Chip, Peripheral
 
@@ -14,13 +16,14 @@ _CONNECT = 1 << 31
 
 
 class Uart(Peripheral):
-    """0x40002000. Any pins and any baud rate reach the virtual COM port; a byte is on its way at once.
+    """0x40002000. Any pins and any baud rate reach the virtual COM port; sending takes no time.
 
-    Bytes go out while the peripheral is enabled, its TXD pin is connected and transmission was started; else they are lost,
-    and the program waits for an event that does not come, as on the chip.
+    Bytes go out while the peripheral is enabled, its TXD pin is connected and transmission was
+    started; else they are lost, and the program waits for an event that does not come, as on the
+    chip.
     """
 
-    REGISTERS = {
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x000: "TASKS_STARTRX",
         0x004: "TASKS_STOPRX",
         0x008: "TASKS_STARTTX",
@@ -59,7 +62,7 @@ class Uart(Peripheral):
         0x54C: "TXD_AMOUNT",
         0x56C: "CONFIG",
     }
-    RESET = {
+    RESET: ClassVar[dict[str, int]] = {
         "PSELRTS": _DISCONNECTED,
         "PSELTXD": _DISCONNECTED,
         "PSELCTS": _DISCONNECTED,

@@ -1,16 +1,18 @@
-"""The receiving side that all UARTs share: bytes arrive when the program waits for one, so that virtual time stays the same.
+"""The receiving side of all UARTs: bytes arrive when the program waits for one.
 
-How long a host takes to send a byte must not change what the program computes or how many cycles it counts. So a byte
-reaches the receiver only through polling, one at a time: the first polls after a byte moved answer "empty" without looking,
-and the poll after those stops virtual time until the host sends something. A program that does other things between its polls
-(looks at a timer, drives a pin) is not waiting: there time goes on, and the host is only looked at.
+How long a host takes to send a byte must not change what the program computes or how many cycles it
+counts. So a byte reaches the receiver only through polling, one at a time: the first polls after a
+byte moved answer "empty" without looking, and the poll after those stops virtual time until the
+host sends something. A program that does other things between its polls (looks at a timer, drives a
+pin) is not waiting: there time goes on, and the host is only looked at.
 """
 
 from __future__ import annotations
 
 from hil.virtual.peripherals.registers import Chip
 
-POLLS_BEFORE_WAITING = 8  # a transmit loop polls the same register once or twice a byte; a receive loop does nothing else
+# A transmit loop polls the same register once or twice for each byte; a receive loop only polls.
+POLLS_BEFORE_WAITING = 8
 
 
 class Receiver:

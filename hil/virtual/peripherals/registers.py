@@ -1,4 +1,4 @@
-"""What every peripheral is: named registers at offsets, and what reading or writing one of them does."""
+"""What a peripheral is: named registers, and what reading or writing one of them does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from hil.virtual.memory import MemoryMap
 
 
 class BusFault(Exception):
-    """An access that the peripheral does not answer; the core takes a bus fault. The text says why."""
+    """An access that the peripheral does not answer; the core takes a bus fault.
+
+    The text says why.
+    """
 
 
 class Console(Protocol):
@@ -46,9 +49,9 @@ class Chip:
 class Peripheral:
     """A block of 32-bit registers.
 
-    A subclass lists its registers. A register without a `read_<NAME>` method reads as its stored value, one without a
-    `write_<NAME>` method stores what is written. An offset that is not listed is a bus fault: a program that needs what is not
-    modelled shall not go on as if it were there.
+    A subclass lists its registers. A register without a `read_<NAME>` method reads as its stored
+    value, one without a `write_<NAME>` method stores what is written. An offset that is not listed
+    is a bus fault: a program that needs what is not modelled shall not go on as if it were there.
     """
 
     REGISTERS: ClassVar[dict[int, str]] = {}
@@ -79,7 +82,10 @@ class Peripheral:
         return int(value) >> 8 * (offset & 3) & (1 << 8 * size_bytes) - 1
 
     def write(self, offset: int, size_bytes: int, value: int) -> None:
-        """Writes the `size_bytes` bytes at `offset`; raises BusFault. The other bytes of the word keep what is stored."""
+        """Writes the `size_bytes` bytes at `offset`; raises BusFault.
+
+        The other bytes of the word keep what is stored.
+        """
         word = offset & ~3
         name = self._name(word)
         if size_bytes < 4:
@@ -101,7 +107,7 @@ class FlashController(Peripheral):
     """The peripheral that lets programs write the flash."""
 
     def program(self, offset: int, old: bytes, new: bytes) -> bytes:
-        """What the flash holds after a store of `new` over `old`; raises BusFault when it is locked."""
+        """What the flash holds after a store of `new` over `old`; raises BusFault if locked."""
         raise NotImplementedError
 
 

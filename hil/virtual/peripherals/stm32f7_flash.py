@@ -1,6 +1,8 @@
-"""STM32F746 FLASH, wait states, the ART accelerator's switch, erasing and programming (RM0385, 3.7)."""
+"""STM32F746 FLASH: wait states, ART accelerator, erasing and programming (RM0385, 3.7)."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from hil.virtual.image import sector_ranges
 from hil.virtual.peripherals.registers import BusFault, FlashController
@@ -12,9 +14,12 @@ _EOP, _PGSERR = 1 << 0, 1 << 7
 
 
 class FlashInterface(FlashController):
-    """0x40023C00. Never busy: an erase or a program is done at once. Option bytes store what is written."""
+    """0x40023C00.
 
-    REGISTERS = {
+    Never busy: an erase or a program is done at once. Option bytes store what is written.
+    """
+
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x00: "ACR",
         0x04: "KEYR",
         0x08: "OPTKEYR",
@@ -23,7 +28,7 @@ class FlashInterface(FlashController):
         0x14: "OPTCR",
         0x18: "OPTCR1",
     }
-    RESET = {"CR": _LOCK, "OPTCR": 0xC0FF_AAFD, "OPTCR1": 0x0040_0080}
+    RESET: ClassVar[dict[str, int]] = {"CR": _LOCK, "OPTCR": 0xC0FF_AAFD, "OPTCR1": 0x0040_0080}
     SIZE_BYTES = 0x400
 
     def reset(self) -> None:

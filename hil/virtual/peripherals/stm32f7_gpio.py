@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hil.virtual.peripherals.registers import Chip, Peripheral
 from hil.virtual.peripherals.stm32f7_rcc import Rcc
 
@@ -9,9 +11,12 @@ _OUTPUT = 1
 
 
 class Gpio(Peripheral):
-    """Outputs are logged with their cycle; inputs read 0 unless the pin is an output. Needs its clock in RCC_AHB1ENR."""
+    """Outputs are logged with their cycle; inputs read 0 unless the pin is an output.
 
-    REGISTERS = {
+    Needs its clock in RCC_AHB1ENR.
+    """
+
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x00: "MODER",
         0x04: "OTYPER",
         0x08: "OSPEEDR",

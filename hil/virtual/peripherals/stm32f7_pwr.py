@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hil.virtual.peripherals.registers import Chip, Peripheral
 from hil.virtual.peripherals.stm32f7_rcc import Rcc
 
@@ -13,8 +15,8 @@ _VOSRDY, _ODRDY, _ODSWRDY = 1 << 14, 1 << 16, 1 << 17
 class Pwr(Peripheral):
     """0x40007000. Ready bits follow at once; over-drive switching needs over-drive to be ready."""
 
-    REGISTERS = {0x00: "CR1", 0x04: "CSR1", 0x08: "CR2", 0x0C: "CSR2"}
-    RESET = {"CR1": 0xC000, "CSR1": _VOSRDY}
+    REGISTERS: ClassVar[dict[int, str]] = {0x00: "CR1", 0x04: "CSR1", 0x08: "CR2", 0x0C: "CSR2"}
+    RESET: ClassVar[dict[str, int]] = {"CR1": 0xC000, "CSR1": _VOSRDY}
     SIZE_BYTES = 0x400
 
     def __init__(self, chip: Chip, name: str, base: int, rcc: Rcc) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hil.virtual.peripherals.registers import Peripheral
 
 _HSION, _HSIRDY, _HSEON, _HSERDY = 1 << 0, 1 << 1, 1 << 16, 1 << 17
@@ -14,10 +16,11 @@ _PPRE_DIVISORS = (1, 1, 1, 1, 2, 4, 8, 16)
 class Rcc(Peripheral):
     """0x40023800. A source is ready as soon as it is on, a PLL as soon as its source is ready.
 
-    The core's speed is not derived from it: virtual time counts core cycles, whatever their frequency.
+    The core's speed is not derived from it: virtual time counts core cycles, whatever their
+    frequency.
     """
 
-    REGISTERS = {
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x00: "CR",
         0x04: "PLLCFGR",
         0x08: "CFGR",
@@ -45,7 +48,7 @@ class Rcc(Peripheral):
         0x8C: "DCKCFGR1",
         0x90: "DCKCFGR2",
     }
-    RESET = {
+    RESET: ClassVar[dict[str, int]] = {
         "CR": _HSION | _HSIRDY | 0x80,
         "PLLCFGR": 0x2400_3010,
         "AHB1ENR": 0x0010_0000,  # DTCMRAMEN
@@ -95,6 +98,6 @@ class Rcc(Peripheral):
 
     @property
     def apb1_timer_divisor(self) -> int:
-        """Core cycles (HCLK) for each tick of the APB1 timers' clock: twice the bus clock if that is divided."""
+        """Core cycles for a tick of the APB1 timers: twice the bus clock if that is divided."""
         divisor = _PPRE_DIVISORS[self.values["CFGR"] >> 10 & 7]
         return divisor if divisor == 1 else divisor // 2

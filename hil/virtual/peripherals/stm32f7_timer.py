@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hil.virtual.peripherals.registers import Chip, Peripheral, array
 from hil.virtual.peripherals.stm32f7_rcc import Rcc
 
@@ -9,9 +11,12 @@ _CEN, _UG, _UIF = 1 << 0, 1 << 0, 1 << 0
 
 
 class Timer(Peripheral):
-    """Counts up, derived from the core's cycles. The prescaler is loaded by an update event; channels do nothing."""
+    """Counts up, derived from the core's cycles.
 
-    REGISTERS = {
+    The prescaler is loaded by an update event; channels do nothing.
+    """
+
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x00: "CR1",
         0x04: "CR2",
         0x08: "SMCR",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hil.virtual.peripherals.receiver import Receiver
 from hil.virtual.peripherals.registers import Chip, Peripheral
 from hil.virtual.peripherals.stm32f7_rcc import Rcc
@@ -16,7 +18,7 @@ class Usart(Peripheral):
     Without its clock the peripheral reads 0 and ignores writes; without UE and TE bytes are lost.
     """
 
-    REGISTERS = {
+    REGISTERS: ClassVar[dict[int, str]] = {
         0x00: "CR1",
         0x04: "CR2",
         0x08: "CR3",

@@ -1,11 +1,14 @@
 """Timing models: what a basic block costs on a core.
 
-The virtual CPU counts how often each basic block ran and how often it was left by a taken branch. A timing model gives the
-cost of one block; cycles are then sum(count * cycles + taken * taken_cycles). A model is found by the core's name in the
-board file. What this interface leaves open for later models: `BlockRun` carries every count that the native hook keeps, so a
-model that needs more (which block followed which, memory accesses) adds a counter there and its own term to `total_cycles`.
+The virtual CPU counts how often each basic block ran and how often it was left by a taken branch. A
+timing model gives the cost of one block; cycles are then sum(count * cycles + taken *
+taken_cycles). A model is found by the core's name in the board file. What this interface leaves
+open for later models: `BlockRun` carries every count that the native hook keeps, so a model that
+needs more (which block followed which, memory accesses) adds a counter there and its own term to
+`total_cycles`.
 
-Files in order of use: `armv7m` decodes and classifies instructions; `cortex_m4` and `cortex_m7` are the tables.
+Files in order of use: `armv7m` decodes and classifies instructions; `cortex_m4` and `cortex_m7` are
+the tables.
 """
 
 from __future__ import annotations
@@ -33,7 +36,8 @@ class TimingModel(Protocol):
     def block_cost(self, code: bytes, address: int) -> BlockCost:
         """Cost of the block with these bytes at this address.
 
-        Raises UnknownInstruction for an instruction that the model has no entry for: a guess would be a wrong number.
+        Raises UnknownInstruction for an instruction that the model has no entry for: a guess would
+        be a wrong number.
         """
         ...
 
@@ -44,8 +48,9 @@ class UnknownInstruction(HilError):
     def __init__(self, core: str, mnemonic: str, address: int) -> None:
         self.core, self.mnemonic, self.address = core, mnemonic, address
         super().__init__(
-            f"the timing table of {core} has no entry for instruction {mnemonic!r} at pc 0x{address:08x}; "
-            "no cycles can be given for a program that executes it; add it to hil/virtual/timing"
+            f"the timing table of {core} has no entry for instruction {mnemonic!r} at pc "
+            f"0x{address:08x}; no cycles can be given for a program that executes it; "
+            "add it to hil/virtual/timing"
         )
 
 

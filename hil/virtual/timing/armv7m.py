@@ -1,7 +1,7 @@
-"""Armv7E-M instructions as timing models see them: class, registers read and written, registers in a list.
+"""Armv7E-M instructions as timing models see them: class, registers read and written.
 
-Capstone decodes; this file turns its text into an `Instruction`. Every mnemonic belongs to exactly one class below; one that
-belongs to none is an UnknownInstruction, by name.
+Capstone decodes; this file turns its text into an `Instruction`. Every mnemonic belongs to exactly
+one class below; one that belongs to none is an UnknownInstruction, by name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import capstone
 
 from hil.virtual.timing import UnknownInstruction
 
-CONDITIONS = "eq ne hs lo cs cc mi pl vs vc hi ls ge lt gt le al".split()
+_CONDITION_NAMES = "eq ne hs lo cs cc mi pl vs vc hi ls ge lt gt le al"
+CONDITIONS = tuple(_CONDITION_NAMES.split())
 
 
 def _x(stem: str, *tails: str) -> str:
@@ -28,7 +29,8 @@ _PARALLEL = " ".join(
     for op in ("add8", "add16", "sub8", "sub16", "asx", "sax")
 )
 _CLASSES = {
-    "alu": "add adc sub sbc rsb and orr eor bic orn mov mvn movw movt cmp cmn tst teq adr addw subw neg",
+    "alu": "add adc sub sbc rsb and orr eor bic orn mov mvn movw movt cmp cmn tst teq "
+    "adr addw subw neg",
     "shift": "lsl lsr asr ror rrx ubfx sbfx bfi bfc sxtb uxtb sxth uxth sxtb16 uxtb16 "
     "sxtab uxtab sxtah uxtah sxtab16 uxtab16",
     "simd": f"{_PARALLEL} pkhbt pkhtb sel qadd qsub qdadd qdsub ssat usat ssat16 usat16 "
@@ -59,7 +61,8 @@ _CLASSES = {
     "nop": "nop yield wfe wfi sev pld pli pldw dbg csdb",
     "barrier": "dmb dsb isb",
     "system": "mrs msr cpsid cpsie svc bkpt udf clrex",
-    "fp": "vadd vsub vmul vnmul vabs vneg vmov vcmp vcmpe vcvt vcvtr vcvtb vcvtt vcvta vcvtn vcvtp vcvtm "
+    "fp": "vadd vsub vmul vnmul vabs vneg vmov vcmp vcmpe "
+    "vcvt vcvtr vcvtb vcvtt vcvta vcvtn vcvtp vcvtm "
     "vmaxnm vminnm vrinta vrintn vrintp vrintm vrintr vrintx vrintz "
     + _x("vsel", "eq", "vs", "ge", "gt"),
     "fp_mac": "vmla vmls vnmla vnmls vfma vfms vfnma vfnms",

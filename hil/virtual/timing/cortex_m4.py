@@ -1,11 +1,13 @@
 """Cortex-M4: a plain table of instruction costs.
 
-Sources: the Cortex-M4 TRM (Arm DDI 0439, tables 3-1 and 7-1 as TI republishes them in SWCU185 and SWCU192) and the public
-measurements named below. Zero-wait-state memory: flash wait states and the instruction cache are not modelled, neither is
-contention between literal loads and fetches. Where the TRM gives a range the number taken is said beside it.
+Sources: the Cortex-M4 TRM (Arm DDI 0439, tables 3-1 and 7-1 as TI republishes them in SWCU185 and
+SWCU192) and the public measurements named below. Zero-wait-state memory: flash wait states and the
+instruction cache are not modelled, neither is contention between literal loads and fetches. Where
+the TRM gives a range the number taken is said beside it.
 
 Rules beyond the table, all within one basic block:
-* a load that directly follows another single load or store costs 1 instead of 2, unless its address needs that load's result;
+* a load that directly follows another single load or store costs 1 instead of 2, unless its address
+  needs that load's result;
 * an address register written by the directly preceding ALU instruction costs 1 more;
 * IT costs nothing when the preceding instruction is a 16-bit one (it is folded);
 * a conditional instruction inside an IT block costs the same whether it is executed or skipped.

@@ -1,14 +1,17 @@
 """Cortex-M7: in-order issue of up to two instructions a cycle, as one plain rule.
 
-Sources: LLVM's ARMScheduleM7.td, SLOTHY's cortex_m7.py (figures, no text), A. Zonenberg's and quinapalus.com/cm7cycles.html
-measurements on STM32H7. Caches, TCM or flash wait states, mispredictions and the store-to-load hazard are not modelled:
-every branch counts as predicted. A block starts with an empty pipeline.
+Sources: LLVM's ARMScheduleM7.td, SLOTHY's cortex_m7.py (figures, no text), A. Zonenberg's and
+quinapalus.com/cm7cycles.html measurements on STM32H7. Caches, TCM or flash wait states,
+mispredictions and the store-to-load hazard are not modelled: every branch counts as predicted. A
+block starts with an empty pipeline.
 
-The rule: instructions issue in order. One waits until its operands are ready (latencies below). It issues in the same cycle
-as the one before it when that one did not itself join another, it needs nothing that the other writes, both do not write the
-same register, neither is of a class that issues alone, and they do not both need the same unit: there is one shifter, one
-multiplier, one store port, one branch unit, one FPU; SIMD instructions only go first; two word loads only when the same base
-register and immediate offsets show that they are in different banks (bit 2 of the address differs).
+The rule: instructions issue in order. One waits until its operands are ready (latencies below). It
+issues in the same cycle as the one before it when that one did not itself join another, it needs
+nothing that the other writes, both do not write the same register, neither is of a class that
+issues alone, and they do not both need the same unit: there is one shifter, one multiplier, one
+store port, one branch unit, one FPU; SIMD instructions only go first; two word loads only when the
+same base register and immediate offsets show that they are in different banks (bit 2 of the address
+differs).
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ _LATENCY = {
     "fp_load_multiple": 2,
     "fp_system": 1,
 }
-# Issues alone and holds the issue stage for so many cycles; multiple transfers one for each two registers.
+# Issues alone and holds the issue stage for so many cycles; multiple transfers one for each two
+# registers.
 _ALONE = {
     "divide": 1,
     "load_pair": 1,

@@ -1,0 +1,97 @@
+"""Short programs on a board's core in this process: how kernels are tried, thousands of times."""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+from hil.board import Board
+from hil.errors import TargetFault
+from hil.virtual.cpu import Cpu
+
+
+class MemoryConsole:
+    """A console without a host: keeps the output, gives the input, then stops the program."""
+
+    def __init__(self) -> None:
+        self.output = bytearray()
+        self._cpu: Cpu | None = None
+        self._input = iter(b"")
+
+    def restart(self, cpu: Cpu, input_bytes: bytes) -> None:
+        """Empty, with new input, before a run of `cpu`."""
+        self._cpu, self._input = cpu, iter(input_bytes)
+        self.output.clear()
+
+    def write(self, data: bytes) -> None:
+        """See Console.write."""
+        self.output += data
+
+    def receive(self, *, wait: bool) -> int | None:
+        """See Console.receive; a program that waits for more than there is can never go on."""
+        byte = next(self._input, None)
+        if byte is None and wait and self._cpu is not None:
+            self._cpu.stop()
+        return byte
+
+
+class ProgramRun(NamedTuple):
+    """What `run_program` saw."""
+
+    exit_code: int
+    output: bytes
+    cycles: int
+    instructions: int
+
+
+_cpus: dict[str, tuple[Cpu, MemoryConsole]] = {}
+
+
+def run_program(
+    board: Board,
+    elf: bytes,
+    *,
+    input_bytes: bytes = b"",
+    timeout_s: float = 60.0,
+    with_fpu: bool = True,
+) -> ProgramRun:
+    """Runs a program that ends through semihosting; made for many short runs.
+
+    Output is everything written through semihosting or a UART. The core of a board is kept for the
+    next call of the same thread's process; not for several threads at once.
+
+    Args:
+        board: whose core, memory and peripherals.
+        elf: linked for the board, in flash or in RAM.
+        input_bytes: what the UART receives.
+        timeout_s: host seconds.
+        with_fpu: switches the FPU on before the start, as debuggers' start scripts do; on a board
+        the program must do it.
+
+    Raises:
+        ImageError: the file cannot be loaded.
+        TargetFault: the program faulted and has no handler, sleeps for ever, waits for more input,
+        or ran too long. UnknownInstruction: no cycles can be given.
+    """
+    key = board.sha256 or board.id
+    if key not in _cpus:
+        console = MemoryConsole()
+        _cpus[key] = Cpu(board, console), console
+    cpu, console = _cpus[key]
+    console.restart(cpu, input_bytes)
+    cpu.allow_run()
+    cpu.load(elf)
+    if with_fpu:
+        cpu.enable_fpu()
+    timer = threading.Timer(timeout_s, cpu.stop)
+    timer.start()
+    try:
+        stop = cpu.run()
+    finally:
+        timer.cancel()
+        timer.join()
+    if stop.reason != "exit" or stop.exit_code is None:
+        why = {"stopped": f"no exit within {timeout_s:g} s, or it waits for input"}
+        raise TargetFault(f"virtual:{board.id}", stop.detail or why.get(stop.reason, stop.reason))
+    total = cpu.clock.total()
+    return ProgramRun(stop.exit_code, bytes(console.output), total.cycles, total.instructions)
