@@ -15,14 +15,14 @@
 #include "model.h"
 #include "port.h"
 
-enum { EMPTY_WINDOWS = 8 }; /* the first ones also fill caches; the smallest counts */
+enum { EMPTY_WINDOWS = 8 }; /* measured empty; the first ones also fill caches, the smallest counts */
 
 static uint8_t *store;         /* NULL: no room */
 static uint32_t store_bytes;
 static uint64_t *layer_cycles; /* NULL: no room */
 static uint32_t in_bytes, out_bytes;
-static uint64_t empty_window_cycles;
-static bench_instant_t layer_start;
+static uint64_t empty_window_cycles, empty_lap_cycles;
+static bench_instant_t lap_start;
 static bool inputs_fresh;  /* written since the last inference; matters without a store only */
 static bool outputs_valid; /* no input was written into the arena since the last inference */
 
@@ -62,6 +62,19 @@ __attribute__((noinline)) static uint64_t window_cycles(void (*body)(void))
     return cycles_between(start, end);
 }
 
+/* Cycles since the last call, without those that the call itself takes before and after its own readings. */
+__attribute__((noinline)) static uint64_t lap_cycles(void)
+{
+    uint64_t cycles = cycles_between(lap_start, bench_instant());
+    lap_start = bench_instant();
+    return cycles;
+}
+
+static uint64_t less_overhead(uint64_t cycles, uint64_t overhead)
+{
+    return cycles > overhead ? cycles - overhead : 0;
+}
+
 static void nothing(void)
 {
 }
@@ -93,6 +106,21 @@ static void divide_free_ram(void)
     }
 }
 
+static void measure_overheads(void)
+{
+    empty_window_cycles = UINT64_MAX;
+    empty_lap_cycles = UINT64_MAX;
+    for (uint32_t i = 0; i < EMPTY_WINDOWS; i++) {
+        uint64_t window = window_cycles(nothing);
+        empty_window_cycles = window < empty_window_cycles ? window : empty_window_cycles;
+    }
+    (void)lap_cycles(); /* sets the start of the first one */
+    for (uint32_t i = 0; i < EMPTY_WINDOWS; i++) {
+        uint64_t lap = lap_cycles();
+        empty_lap_cycles = lap < empty_lap_cycles ? lap : empty_lap_cycles;
+    }
+}
+
 void bench_init(void)
 {
     in_bytes = total_bytes(model_info.input_count, model_input);
@@ -102,13 +130,7 @@ void bench_init(void)
         bench_write_input(i, 0);
     }
 
-    empty_window_cycles = UINT64_MAX;
-    for (uint32_t i = 0; i < EMPTY_WINDOWS; i++) {
-        uint64_t cycles = window_cycles(nothing);
-        if (cycles < empty_window_cycles) {
-            empty_window_cycles = cycles;
-        }
-    }
+    measure_overheads();
 }
 
 uint32_t bench_in_bytes(void)
@@ -174,8 +196,7 @@ static void prepare_inputs(void)
 uint64_t bench_run(void)
 {
     prepare_inputs();
-    uint64_t cycles = window_cycles(model_run);
-    return cycles > empty_window_cycles ? cycles - empty_window_cycles : 0;
+    return less_overhead(window_cycles(model_run), empty_window_cycles);
 }
 
 void bench_infer(void)
@@ -186,9 +207,7 @@ void bench_infer(void)
 
 static void mark(uint32_t layer)
 {
-    bench_instant_t now = bench_instant();
-    layer_cycles[layer] = cycles_between(layer_start, now);
-    layer_start = bench_instant();
+    layer_cycles[layer] = less_overhead(lap_cycles(), empty_lap_cycles);
 }
 
 bool bench_has_layer_table(void)
@@ -203,7 +222,7 @@ const uint64_t *bench_run_layers(void)
     }
     prepare_inputs();
     port_uart_flush();
-    layer_start = bench_instant();
+    (void)lap_cycles();
     model_run_layers(mark);
     return layer_cycles;
 }

@@ -1,0 +1,344 @@
+"""The bench firmware itself, on the virtual boards, over its serial port."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hil.board import Board, board_ids, get_board
+from hil.build import FIRMWARE_DIR, build
+from hil.errors import TargetFault, WireError
+from hil.link import SerialLink
+from hil.virtual.place import VirtualPlace
+from hil.wire import Wire, crc16, encode
+
+ECHO = FIRMWARE_DIR / "models" / "echo"
+NRF = get_board("nrf52840_dk")
+BOOT_S = 20.0
+
+
+class Session:
+    """A flashed board that has started: its wire, and its link for what the wire never sends."""
+
+    def __init__(self, place: VirtualPlace, elf: Path) -> None:
+        self.place = place
+        place.flash(elf)
+        self.link = SerialLink(place.port, place.board.link.baud)
+        self.wire = Wire(self.link, place.name)
+        place.reset()
+        self.wire.wait_boot(BOOT_S)
+
+    def ask(self, command: bytes) -> list[str]:
+        """The lines of an answer, without the final m-ready."""
+        self.link.write(command)
+        received = b""
+        deadline = time.monotonic() + BOOT_S
+        while not received.endswith(b"m-ready\r\n") and time.monotonic() < deadline:
+            received += self.link.read(0.1)
+        assert received.endswith(b"m-ready\r\n"), received
+        return received.decode("ascii").split("\r\n")[:-2]
+
+    def rig(self, *tokens: object) -> list[str]:
+        return self.ask(encode(str(tokens[0]), *map(str, tokens[1:])))
+
+
+@pytest.fixture(scope="module", params=board_ids())
+def echo(request: pytest.FixtureRequest) -> Iterator[Session]:
+    """The echo model on each board; tests leave it ready for a command."""
+    board = get_board(request.param)
+    with VirtualPlace(board) as place:
+        session = Session(place, build(ECHO, board).elf)
+        yield session
+        session.link.close()
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[object]:
+    """A function that flashes an edited echo model onto an nRF52840 DK."""
+    opened: list[Session] = []
+
+    def start(edits: dict[str, str], board: Board = NRF) -> Session:
+        model_dir = Path(shutil.copytree(ECHO, tmp_path / "model"))
+        text = (model_dir / "model.c").read_text()
+        for old, new in edits.items():
+            assert old in text
+            text = text.replace(old, new)
+        (model_dir / "model.c").write_text(text)
+        firmware = build(model_dir, board, builds_dir=tmp_path / "builds")
+        opened.append(Session(VirtualPlace(board), firmware.elf))
+        return opened[-1]
+
+    yield start
+    for session in opened:
+        session.link.close()
+        session.place.close()
+
+
+def stream(seed: int, size: int) -> bytes:
+    """The bytes that `seed` stands for, as firmware/README.md describes them."""
+    x = (seed ^ 0x9E3779B9) or 1
+    data = b""
+    while len(data) < size:
+        x = (x ^ x << 13) & 0xFFFFFFFF
+        x ^= x >> 17
+        x = (x ^ x << 5) & 0xFFFFFFFF
+        data += x.to_bytes(4, "little")
+    return data[:size]
+
+
+def test_hello_says_what_runs(echo: Session) -> None:
+    hello = echo.wire.hello()
+
+    board = echo.place.board
+    assert (hello.board, hello.engine, hello.model) == (board.id, "none", "0" * 64)
+    assert hello.build == build(ECHO, board).build_id
+    assert hello.clock_hz == board.mcu.clock_hz
+    assert (hello.in_bytes, hello.out_bytes, hello.layers, hello.arena_bytes) == (64, 64, 1, 128)
+    assert board.ram_bytes - 8192 < hello.store_bytes < board.ram_bytes - 4096
+
+
+@pytest.mark.parametrize("seed", [0, 1, 0x9E3779B9, 0xFFFFFFFF])
+def test_a_seed_fills_the_inputs_with_its_stream(echo: Session, seed: int) -> None:
+    crc = echo.wire.seed(seed)
+    echo.wire.run(1, timeout_s=5.0)
+
+    assert crc == crc16(stream(seed, 64))
+    assert echo.wire.outputs(64) == stream(seed, 64)
+
+
+def test_inputs_survive_from_one_inference_to_the_next(echo: Session) -> None:
+    data = bytes(range(64))
+    echo.wire.feed(data)
+
+    echo.wire.run(2, timeout_s=5.0)
+    echo.wire.layers(1, timeout_s=5.0)
+
+    assert echo.wire.outputs(64) == data
+
+
+def test_every_repeat_takes_the_same_cycles(echo: Session) -> None:
+    first = echo.wire.run(5, timeout_s=5.0)
+    time.sleep(0.05)  # the host's pace must not show in the figures
+    second = echo.wire.run(5, timeout_s=5.0)
+
+    assert len(set(first + second)) == 1
+    assert 0 < first[0] < 500
+
+
+def test_layers_add_up_to_about_the_whole(echo: Session) -> None:
+    (whole,) = echo.wire.run(1, timeout_s=5.0)
+    (layer,) = echo.wire.layers(1, timeout_s=5.0)
+
+    assert whole <= layer <= whole + 40
+
+
+def test_the_two_counters_agree(echo: Session) -> None:
+    before_us, before_cycles = echo.wire.time()
+    echo.wire.run(3, timeout_s=5.0)
+    after_us, after_cycles = echo.wire.time()
+
+    cycles = (after_cycles - before_cycles) % 2**32
+    us = (after_us - before_us) % 2**32
+    assert abs(cycles / (echo.place.board.mcu.clock_hz / 1e6) - us) <= 2
+
+
+def test_memory_agrees_with_the_build(echo: Session) -> None:
+    memory = echo.wire.memory()
+    firmware = build(ECHO, echo.place.board)
+
+    assert memory.data_bytes + memory.bss_bytes == firmware.static_bytes
+    assert (memory.arena_bytes, memory.stack_bytes) == (firmware.arena_bytes, firmware.stack_bytes)
+    assert 100 < memory.stack_peak_bytes < 1024
+
+
+def test_a_reset_starts_anew(echo: Session) -> None:
+    echo.wire.seed(3)
+    echo.wire.run(1, timeout_s=5.0)
+    echo.wire.reset(BOOT_S)
+
+    assert echo.rig("out", 0, 1) == [
+        "e-[rig out: state: no inference since reset or since the inputs were written]"
+    ]
+    echo.wire.run(1, timeout_s=5.0)
+    assert echo.wire.outputs(64) == bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "refusal"),
+    [
+        (("seed", "-1"), "rig seed: args"),
+        (("seed", 2**32), "rig seed: args"),
+        (("seed", "1x"), "rig seed: args"),
+        (("seed",), "rig seed: args"),
+        (("hello", 1), "rig hello: args"),
+        (("in", 0, "0"), "rig in: args"),
+        (("in", 0, "0g"), "rig in: args"),
+        (("in", 64, "00"), "rig in: args"),
+        (("in", 63, "0000"), "rig in: args"),
+        (("in", 2**32 - 1, "0000"), "rig in: args"),
+        (("in", 0, ""), "rig in: args"),
+        (("out", 0, 65), "rig out: args"),
+        (("out", 65, 0), "rig out: args"),
+        (("out", 2**32 - 1, 2), "rig out: args"),
+        (("run", 0), "rig run: args"),
+        (("run", ""), "rig run: args"),
+        (("walk",), "rig walk: verb"),
+        (("Hello",), "rig unknown: verb"),
+    ],
+)
+def test_a_bad_command_is_refused_by_code(
+    echo: Session, tokens: tuple[object, ...], refusal: str
+) -> None:
+    echo.wire.run(1, timeout_s=5.0)  # so that only the arguments are wrong
+
+    (line,) = echo.rig(*tokens)
+
+    assert line.startswith(f"e-[{refusal}: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (b"rig hello 0000%", "e-[rig hello: crc: "),
+        (b"rig hello%", "e-[rig hello: crc: "),
+        (b"rig%", "e-[rig unknown: crc: "),
+        (b"rig hello fd4%", "e-[rig hello: crc: "),
+        (b"rig hello fd4b0%", "e-[rig hello: crc: "),
+        (b"rig \x00\xff\r\n 0000%", "e-[rig unknown: crc: "),
+        (b"%", "e-[Unknown command: ]"),
+        (b"\x1b[2J%", "e-[Unknown command: ?[2J]"),
+        (b"x" * 601 + b"%", "e-[Command too long]"),
+        (b"a b c d e f g%", "e-[Command too long]"),
+    ],
+)
+def test_noise_is_answered_and_changes_nothing(echo: Session, command: bytes, line: str) -> None:
+    (answer,) = echo.ask(command)
+
+    assert answer.startswith(line)
+    assert echo.wire.hello().proto == 1
+
+
+def test_the_longest_command_is_taken(echo: Session) -> None:
+    command = b"rig in 0 " + b"0" * (600 - len(b"rig in 0  0000"))
+    command += b" %04x" % crc16(command)
+    assert len(command) == 600
+
+    (line,) = echo.ask(command + b"%")
+
+    assert line.startswith("e-[rig in: args: more than 256 bytes")
+
+
+def test_an_mlperf_runner_is_served(echo: Session) -> None:
+    assert echo.ask(b"name%") == [f"m-name-dut-[{echo.place.board.id}]"]
+    assert echo.ask(b"profile%") == [
+        "m-profile-[ULPMark for tinyML Firmware V0.0.1]",
+        "m-model-[echo]",
+    ]
+    (lap,) = echo.ask(b"timestamp%")
+    assert lap.removeprefix("m-lap-us-").isdigit()
+    assert echo.ask(b"db load 64%") == ["m-[Expecting 64 bytes]"]
+    assert echo.ask(b"db " + b"01" * 31 + b"%") == []
+    assert echo.ask(b"db " + b"fe" * 31 + b"%") == []
+    assert echo.ask(b"db 7F80%") == ["m-load-done"]
+    assert echo.ask(b"db print%")[-1] == "m-buffer-fe-fe-fe-fe-fe-fe-7f-80"
+
+    answer = echo.ask(b"infer 2 3%")
+
+    assert answer[:3] == ["m-warmup-start-3", "m-warmup-done", "m-infer-start-2"]
+    assert answer[3].startswith("m-lap-us-") and answer[4].startswith("m-lap-us-")
+    assert answer[5] == "m-infer-done"
+    expected = ["1.000"] * 31 + ["-2.000"] * 31 + ["127.000", "-128.000"]
+    assert answer[6] == f"m-results-[{','.join(expected)}]"
+    assert echo.ask(b"results%") == answer[6:]
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (b"db load 65%", "e-[Supplied buffer size of 65 exceeds the model's inputs of 64]"),
+        (b"db load%", "e-[db load needs a number of bytes]"),
+        (b"db%", "e-[db needs load, print or bytes]"),
+        (b"db 0%", "e-[Insufficent number of hex digits]"),
+        (b"db 0z%", "e-[Invalid hex digit]"),
+        (b"infer 0%", "e-[Inferences must be more than 0]"),
+        (b"infer x%", "e-[infer needs a number of inferences and may have one of warm-ups]"),
+    ],
+)
+def test_a_bad_mlperf_command_is_refused(echo: Session, command: bytes, error: str) -> None:
+    assert echo.ask(command) == [error]
+
+
+def test_without_room_for_a_store_inputs_serve_once(started) -> None:  # type: ignore[no-untyped-def]
+    arena_bytes = NRF.ram_bytes - 4096 - 720  # 668 bytes of .bss, so about 50 are free
+    session = started({"model_arena[2 * BYTES]": f"model_arena[{arena_bytes}]"})
+    data = bytes(range(100, 164))
+
+    assert session.wire.hello().store_bytes == 0
+    session.wire.feed(data)
+    session.wire.run(1, timeout_s=5.0)
+    assert session.wire.outputs(64) == data
+    with pytest.raises(WireError, match=r"refused \(state\)"):
+        session.wire.run(1, timeout_s=5.0)
+    assert session.wire.seed(7) == crc16(stream(7, 64))
+    with pytest.raises(WireError, match=r"refused \(state\)"):
+        session.wire.outputs(64)
+    with pytest.raises(WireError, match=r"refused \(state\)"):
+        session.wire.run(2, timeout_s=5.0)
+    session.wire.layers(1, timeout_s=5.0)
+    assert session.wire.outputs(64) == stream(7, 64)
+
+
+def test_an_engine_that_cannot_start_says_so_to_every_command(started) -> None:  # type: ignore[no-untyped-def]
+    session = started({"return NULL;": 'return "the arena is 12 bytes short";'})
+
+    assert session.rig("hello") == ["e-[rig model: state: the arena is 12 bytes short]"]
+
+
+def test_a_fault_is_reported_and_the_board_starts_again(started) -> None:  # type: ignore[no-untyped-def]
+    session = started({"    memcpy(": "    *(volatile uint32_t *)0x70000004 = 1;\n    memcpy("})
+
+    with pytest.raises(TargetFault, match=r"bus pc=0x0000.* cfsr=0x00008200 addr=0x70000004"):
+        session.wire.run(1, timeout_s=5.0)
+
+    session.wire.wait_boot(BOOT_S)
+    assert session.wire.hello().proto == 1
+
+
+def test_a_stack_overflow_faults_before_it_spoils_anything(started) -> None:  # type: ignore[no-untyped-def]
+    recursion = """\
+static uint32_t deeper(uint32_t n);
+static uint32_t (*volatile again)(uint32_t) = deeper;
+static uint32_t deeper(uint32_t n)
+{
+    volatile uint32_t hole[64] = {n};
+    return again(n + 1) + hole[n % 64];
+}
+
+void model_run(void)
+{
+    (void)deeper(0);"""
+    session = started({"void model_run(void)\n{": recursion})
+
+    with pytest.raises(TargetFault, match="bus pc="):
+        session.wire.run(1, timeout_s=5.0)
+
+    session.wire.wait_boot(BOOT_S)
+
+
+@pytest.mark.slow
+def test_windows_longer_than_the_cycle_counter_are_counted_in_full(started) -> None:  # type: ignore[no-untyped-def]
+    turns = 50_000_000
+    divisions = r"udiv %0, %0, %1\n\t" * 16
+    loop = f"    for (uint32_t i = 0; i < {turns}; i++) {{\n"
+    loop += f'        __asm volatile("{divisions}" : "+r"(x) : "r"(3));\n    }}\n    memcpy('
+    loop = f"    uint32_t x = 1;\n{loop}"
+    session = started({"    memcpy(": loop})
+
+    (cycles,) = session.wire.run(1, timeout_s=300.0)
+
+    assert cycles > 2**32
+    assert cycles % turns < 1000  # a whole number of cycles per turn: no wrap was lost
