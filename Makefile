@@ -56,6 +56,7 @@ $(READY): pyproject.toml
 	    || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e '.[dev]'
+	$(BIN)/python -m hil.platformio_core
 	@touch $@
 
 clean:
