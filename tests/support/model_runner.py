@@ -16,19 +16,27 @@ import numpy as np
 from codegen.ir import DType
 from codegen.limits import BoardLimits
 from codegen.manifest import Manifest
-from hil.board import get_board
+from hil.board import Board, board_ids, get_board
 from hil.virtual.program import run_program
 
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 _C = Path(__file__).resolve().parent / "c"
 
+BOARDS = [get_board(board_id) for board_id in board_ids()]
 BOARD = get_board("nrf52840_dk")
-#: What models are generated for.
-LIMITS = BoardLimits(
-    BOARD.id, BOARD.mcu.core, BOARD.mcu.features, BOARD.ram_bytes, BOARD.flash_bytes
-)
 
-_CPU = ("-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard")
+
+def limits_of(board: Board) -> BoardLimits:
+    """A board as code generation sees it."""
+    return BoardLimits(
+        board.id, board.mcu.core, board.mcu.features, board.ram_bytes, board.flash_bytes
+    )
+
+
+#: What models are generated for, if a test does not say.
+LIMITS = limits_of(BOARD)
+
+_FPU = {"cortex-m4": "fpv4-sp-d16", "cortex-m7": "fpv5-sp-d16"}
 _SECTIONS = ("-ffunction-sections", "-fdata-sections", "-fno-common")
 _C_FLAGS = (
     "-std=c11", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wundef", "-Wconversion",
@@ -42,7 +50,11 @@ class RunnerFailed(Exception):
 
 
 def run_model(
-    folder: Path, manifest: Manifest, batch: Sequence[Sequence[np.ndarray]]
+    folder: Path,
+    manifest: Manifest,
+    batch: Sequence[Sequence[np.ndarray]],
+    *,
+    board: Board = BOARD,
 ) -> list[list[np.ndarray]]:
     """The outputs of every inference, computed by the emulated core.
 
@@ -50,12 +62,13 @@ def run_model(
         folder: what `generate` wrote; the build's files are added to it.
         manifest: what `generate` returned.
         batch: per inference, one array per input of the model.
+        board: whose core runs it.
 
     Raises:
         RunnerFailed: model_init refused, or the core faulted.
     """
-    elf = build(folder, manifest, batch)
-    printed = run_program(BOARD, elf.read_bytes(), timeout_s=120, with_fpu=False).output.decode()
+    elf = build(folder, manifest, batch, board=board)
+    printed = run_program(board, elf.read_bytes(), timeout_s=120, with_fpu=False).output.decode()
     lines = printed.splitlines()
     sizes = [
         math.prod(output.shape) * DType(output.dtype).item_bytes for output in manifest.outputs
@@ -73,7 +86,18 @@ def _split(data: bytes, manifest: Manifest, sizes: Sequence[int]) -> list[np.nda
     return outputs
 
 
-def build(folder: Path, manifest: Manifest, batch: Sequence[Sequence[np.ndarray]]) -> Path:
+def _cpu_flags(board: Board) -> tuple[str, ...]:
+    core = board.mcu.core
+    return (f"-mcpu={core}", "-mthumb", f"-mfpu={_FPU[core]}", "-mfloat-abi=hard")
+
+
+def build(
+    folder: Path,
+    manifest: Manifest,
+    batch: Sequence[Sequence[np.ndarray]],
+    *,
+    board: Board = BOARD,
+) -> Path:
     """The ELF of a generated folder with a batch of inputs."""
     data = b"".join(array.tobytes() for inputs in batch for array in inputs)
     (folder / "runner_inputs.c").write_text(
@@ -88,7 +112,10 @@ def build(folder: Path, manifest: Manifest, batch: Sequence[Sequence[np.ndarray]
         folder, FIRMWARE / "include", FIRMWARE / "kernels", *source_dirs,
         *map(Path, manifest.build.include_dirs),
     ]  # fmt: skip
-    flags = [*_CPU, *_SECTIONS, *manifest.build.flags, *(f"-I{path}" for path in include_dirs)]
+    flags = [
+        *_cpu_flags(board), *_SECTIONS, *manifest.build.flags,
+        *(f"-I{path}" for path in include_dirs),
+    ]  # fmt: skip
     sources = [
         _C / "model_runner.c", *(path for at in (folder, *source_dirs) for path in at.glob("*.c")),
     ]  # fmt: skip
@@ -97,8 +124,8 @@ def build(folder: Path, manifest: Manifest, batch: Sequence[Sequence[np.ndarray]
         objects.append(source.with_suffix(".o"))
         compile_with("g++", [*flags, *_CXX_FLAGS, "-c", source, "-o", objects[-1]])
     memory = {
-        "FLASH_ORIGIN": BOARD.flash_memory.origin, "FLASH_BYTES": BOARD.flash_bytes,
-        "RAM_ORIGIN": BOARD.ram[0], "RAM_BYTES": BOARD.ram_bytes,
+        "FLASH_ORIGIN": board.flash_memory.origin, "FLASH_BYTES": board.flash_bytes,
+        "RAM_ORIGIN": board.ram[0], "RAM_BYTES": board.ram_bytes,
     }  # fmt: skip
     elf = folder / "model.elf"
     compile_with(
@@ -116,7 +143,7 @@ def build(folder: Path, manifest: Manifest, batch: Sequence[Sequence[np.ndarray]
 def build_library(source: Path, include_dirs: Sequence[Path], library: Path) -> Path:
     """A static library of one C++ source."""
     object_file = library.with_suffix(".o")
-    flags = [*_CPU, *_SECTIONS, *_CXX_FLAGS, "-O2", *(f"-I{path}" for path in include_dirs)]
+    flags = [*_cpu_flags(BOARD), *_SECTIONS, *_CXX_FLAGS, "-O2", *(f"-I{path}" for path in include_dirs)]
     compile_with("g++", [*flags, "-c", source, "-o", object_file])
     compile_with("ar", ["rcs", library, object_file])
     return library
