@@ -11,28 +11,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import flatbuffers
 import numpy as np
 import tflite
 from numpy.typing import NDArray
 
 from codegen import ir
 from codegen.errors import UnsupportedOp
-
-#: Version of the schema, and how a file of it starts.
-SCHEMA_VERSION = 3
-FILE_IDENTIFIER = b"TFL3"
-
-#: Alignment of constants in the file, which TFLM uses where they lie.
-BUFFER_ALIGNMENT = 16
-
-_TENSOR_TYPES = {
-    ir.DType.S8: tflite.TensorType.INT8,
-    ir.DType.U8: tflite.TensorType.UINT8,
-    ir.DType.S16: tflite.TensorType.INT16,
-    ir.DType.S32: tflite.TensorType.INT32,
-    ir.DType.F32: tflite.TensorType.FLOAT32,
-}
+from codegen.tflite_writer import Operator, write_tflite
 
 _ACTIVATIONS = {
     ir.Activation.NONE: tflite.ActivationFunctionType.NONE,
@@ -52,19 +37,13 @@ def export_tflite(graph: ir.Graph) -> bytes:
     exporter = _Exporter(list(graph.tensors))
     for op in graph.ops:
         _WRITERS[type(op)](exporter, op)
-    return _serialise(graph, exporter.tensors, exporter.nodes)
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """One operator of the file. `options` are the scalar fields of the table `options_table`."""
-
-    code: int
-    version: int
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    options_table: str = ""
-    options: dict[str, int | float] = field(default_factory=dict)
+    return write_tflite(
+        exporter.tensors,
+        exporter.operators,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        description=graph.name,
+    )
 
 
 @dataclass(slots=True)
@@ -72,7 +51,7 @@ class _Exporter:
     """Tensors and operators of the file: the graph's own, then what the format needs."""
 
     tensors: list[ir.Tensor]
-    nodes: list[_Node] = field(default_factory=list)
+    operators: list[Operator] = field(default_factory=list)
 
     def add_tensor(self, tensor: ir.Tensor) -> int:
         self.tensors.append(tensor)
@@ -97,7 +76,9 @@ class _Exporter:
         # An absent optional input at the end is left out: TFLM wants it so.
         while inputs and inputs[-1] < 0:
             inputs = inputs[:-1]
-        self.nodes.append(_Node(code, version, inputs, op.outputs, options_table, options or {}))
+        self.operators.append(
+            Operator(code, version, inputs, op.outputs, options_table, options or {})
+        )
 
 
 def _with_bias_scale(
@@ -381,129 +362,3 @@ _WRITERS: dict[type[ir.Op], Callable[..., None]] = {
     ir.Quantize: _quantize,
     ir.Dequantize: _unary(tflite.BuiltinOperator.DEQUANTIZE, 2, "DequantizeOptions"),
 }
-
-
-# --- the flatbuffer --------------------------------------------------------------------------
-
-
-def _serialise(graph: ir.Graph, tensors: list[ir.Tensor], nodes: list[_Node]) -> bytes:
-    """Tables of the file from the inside out, as flatbuffers are written."""
-    builder = flatbuffers.Builder(1024)
-
-    # Buffer 0 is empty by convention; tensors without data refer to it.
-    contents = [b""] + [tensor.data.tobytes() for tensor in tensors if tensor.data is not None]
-    buffers = _vector_of_tables(builder, [_buffer(builder, content) for content in contents])
-
-    numbers: list[int] = []
-    for tensor in tensors:
-        numbers.append(sum(n > 0 for n in numbers) + 1 if tensor.data is not None else 0)
-    written_tensors = _vector_of_tables(
-        builder,
-        [_tensor(builder, t, number) for t, number in zip(tensors, numbers, strict=True)],
-    )
-
-    kinds = sorted({(node.code, node.version) for node in nodes})
-    operators = _vector_of_tables(
-        builder,
-        [_operator(builder, node, kinds.index((node.code, node.version))) for node in nodes],
-    )
-    operator_codes = _vector_of_tables(
-        builder, [_operator_code(builder, code, version) for code, version in kinds]
-    )
-
-    inputs = builder.CreateNumpyVector(np.array(graph.inputs, np.int32))
-    outputs = builder.CreateNumpyVector(np.array(graph.outputs, np.int32))
-    subgraph_name = builder.CreateString("main")
-    tflite.SubGraphStart(builder)
-    tflite.SubGraphAddTensors(builder, written_tensors)
-    tflite.SubGraphAddInputs(builder, inputs)
-    tflite.SubGraphAddOutputs(builder, outputs)
-    tflite.SubGraphAddOperators(builder, operators)
-    tflite.SubGraphAddName(builder, subgraph_name)
-    subgraphs = _vector_of_tables(builder, [tflite.SubGraphEnd(builder)])
-
-    description = builder.CreateString(graph.name)
-    tflite.ModelStart(builder)
-    tflite.ModelAddVersion(builder, SCHEMA_VERSION)
-    tflite.ModelAddOperatorCodes(builder, operator_codes)
-    tflite.ModelAddSubgraphs(builder, subgraphs)
-    tflite.ModelAddDescription(builder, description)
-    tflite.ModelAddBuffers(builder, buffers)
-    builder.Finish(tflite.ModelEnd(builder), file_identifier=FILE_IDENTIFIER)
-    return bytes(builder.Output())
-
-
-def _vector_of_tables(builder: flatbuffers.Builder, offsets: list[int]) -> int:
-    builder.StartVector(4, len(offsets), 4)
-    for offset in reversed(offsets):
-        builder.PrependUOffsetTRelative(offset)
-    return int(builder.EndVector())
-
-
-def _buffer(builder: flatbuffers.Builder, content: bytes) -> int:
-    data = 0
-    if content:
-        # The library's own CreateByteVector aligns to 4 bytes only.
-        builder.StartVector(1, len(content), BUFFER_ALIGNMENT)
-        builder.head = builder.head - len(content)
-        builder.Bytes[builder.Head() : builder.Head() + len(content)] = content
-        data = builder.EndVector()
-    tflite.BufferStart(builder)
-    if content:
-        tflite.BufferAddData(builder, data)
-    return int(tflite.BufferEnd(builder))
-
-
-def _tensor(builder: flatbuffers.Builder, tensor: ir.Tensor, buffer: int) -> int:
-    name = builder.CreateString(tensor.name)
-    shape = builder.CreateNumpyVector(np.array(tensor.shape, np.int32))
-    quantization = _quantization(builder, tensor.quant)
-    tflite.TensorStart(builder)
-    tflite.TensorAddShape(builder, shape)
-    tflite.TensorAddType(builder, _TENSOR_TYPES[tensor.dtype])
-    tflite.TensorAddBuffer(builder, buffer)
-    tflite.TensorAddName(builder, name)
-    tflite.TensorAddQuantization(builder, quantization)
-    return int(tflite.TensorEnd(builder))
-
-
-def _quantization(builder: flatbuffers.Builder, quant: ir.Quant | None) -> int:
-    if quant is None:
-        tflite.QuantizationParametersStart(builder)
-        return int(tflite.QuantizationParametersEnd(builder))
-    scale = builder.CreateNumpyVector(np.array(quant.scale, np.float32))
-    zero_point = builder.CreateNumpyVector(np.array(quant.zero_point, np.int64))
-    tflite.QuantizationParametersStart(builder)
-    tflite.QuantizationParametersAddScale(builder, scale)
-    tflite.QuantizationParametersAddZeroPoint(builder, zero_point)
-    tflite.QuantizationParametersAddQuantizedDimension(builder, quant.axis or 0)
-    return int(tflite.QuantizationParametersEnd(builder))
-
-
-def _operator(builder: flatbuffers.Builder, node: _Node, code_index: int) -> int:
-    inputs = builder.CreateNumpyVector(np.array(node.inputs, np.int32))
-    outputs = builder.CreateNumpyVector(np.array(node.outputs, np.int32))
-    options = 0
-    if node.options_table:
-        getattr(tflite, f"{node.options_table}Start")(builder)
-        for name, value in node.options.items():
-            getattr(tflite, f"{node.options_table}Add{name}")(builder, value)
-        options = getattr(tflite, f"{node.options_table}End")(builder)
-    tflite.OperatorStart(builder)
-    tflite.OperatorAddOpcodeIndex(builder, code_index)
-    tflite.OperatorAddInputs(builder, inputs)
-    tflite.OperatorAddOutputs(builder, outputs)
-    if node.options_table:
-        kind = getattr(tflite.BuiltinOptions, node.options_table)
-        tflite.OperatorAddBuiltinOptionsType(builder, kind)
-        tflite.OperatorAddBuiltinOptions(builder, options)
-    return int(tflite.OperatorEnd(builder))
-
-
-def _operator_code(builder: flatbuffers.Builder, code: int, version: int) -> int:
-    tflite.OperatorCodeStart(builder)
-    # Readers from before 2020 look at the byte field; all our codes fit it.
-    tflite.OperatorCodeAddDeprecatedBuiltinCode(builder, code)
-    tflite.OperatorCodeAddBuiltinCode(builder, code)
-    tflite.OperatorCodeAddVersion(builder, version)
-    return int(tflite.OperatorCodeEnd(builder))

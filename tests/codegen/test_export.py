@@ -16,8 +16,9 @@ from single_ops import LITERT_ONLY, SINGLE_OPS
 
 from codegen import ir, reference
 from codegen.errors import UnsupportedOp
-from codegen.export_tflite import BUFFER_ALIGNMENT, export_tflite
+from codegen.export_tflite import export_tflite
 from codegen.import_tflite import import_tflite
+from codegen.tflite_writer import BUFFER_ALIGNMENT
 
 ALL_OPS = SINGLE_OPS | LITERT_ONLY
 
