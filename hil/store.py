@@ -50,6 +50,7 @@ class Store:
 
     def __init__(self, where: str | Path = DEFAULT_PATH) -> None:
         self._database = Database(where)
+        self.path = self._database.path
 
     def close(self) -> None:
         """Closes all connections."""

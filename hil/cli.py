@@ -1,0 +1,661 @@
+"""The command line: `hil <command>`. The one place that puts search, codegen and the rig together.
+
+Commands only read options, call the packages and show what comes back; everything heavy is imported
+where it is used, so that `hil --help` is quick. Results go to stdout, progress and errors to
+stderr. Errors are one or two sentences; exit code 2 for the user's mistakes, 1 for failures, 130
+for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hil.errors import HilError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hil.bench import Row
+    from hil.record import Record
+    from hil.store import Store
+    from search.loop import Progress
+    from search.measuring import Measure
+    from search.study import StudySettings
+
+MAX_MODEL_BYTES = 256 << 20  # a .tflite for a microcontroller is a thousandth of this
+PIPE_WIDTH = 120  # columns of a table that goes into a file or a pipe
+
+app = typer.Typer(
+    name="hil",
+    help="Finds and proves neural networks for microcontrollers by measuring them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Goal(enum.StrEnum):
+    """What engine `tiny` chooses its kernels for."""
+
+    LATENCY = "latency"
+    SRAM = "sram"
+    FLASH = "flash"
+
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="SQLite file or database URL.  [default: results/hil.sqlite]"),
+]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Finds and proves neural networks for microcontrollers by measuring them."""
+
+
+@app.command()
+def demo(
+    trials: Annotated[int, typer.Option(help="Networks to try.", min=1)] = 16,
+    store: StoreOption = None,
+) -> None:
+    """Search on scikit-learn's digits with both virtual boards, then the Pareto tables."""
+    import dataclasses
+
+    from search.study import StudySettings, TrainSettings
+
+    settings = StudySettings(
+        name="demo",
+        places=("virtual:nrf52840_dk", "virtual:stm32f746g_disco"),
+        trials=trials,
+        training=TrainSettings(epochs=12, patience=4),
+    )
+    settings = dataclasses.replace(settings, workers=_spare_cores())
+    with _open_store(store) as opened:
+        if _run_study(settings, opened):
+            _show_pareto(opened, settings.name, board=None, json_path=None, out=None)
+
+
+@app.command()
+def boards(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+) -> None:
+    """Boards and places, and what is attached."""
+    from hil.board import board_ids, get_board
+    from hil.lab import board_of, place_names, read_lab
+    from hil.ports import attached_ports
+
+    lab = read_lab()
+    known = [get_board(board) for board in board_ids()]
+    places = [
+        {
+            "place": name,
+            "board": board_of(name, lab).id,
+            "source": "hardware" if name in lab.places else "virtual",
+            "port": lab.places[name].port if name in lab.places else None,
+            "attached": name not in lab.places or Path(lab.places[name].port).exists(),
+        }
+        for name in place_names(lab)
+    ]
+    ports = attached_ports()
+    if as_json:
+        _print_json(
+            {
+                "boards": [
+                    {
+                        "id": board.id,
+                        "name": board.name,
+                        "mcu": board.mcu.part,
+                        "core": board.mcu.core,
+                        "clock_hz": board.mcu.clock_hz,
+                        "flash_bytes": board.flash_bytes,
+                        "ram_bytes": board.ram_bytes,
+                    }
+                    for board in known
+                ],
+                "places": places,
+                "attached": [
+                    {"port": p.path, "board": p.board, "serial_number": p.serial_number}
+                    for p in ports
+                ],
+            }
+        )
+        return
+    typer.echo("boards")
+    for board in known:
+        typer.echo(
+            f"  {board.id:<20} {board.name:<24} {board.mcu.part}, {board.mcu.core}, "
+            f"{board.mcu.clock_hz // 1_000_000} MHz, flash {board.flash_bytes:,} B, "
+            f"RAM {board.ram_bytes:,} B"
+        )
+    typer.echo("places")
+    for place in places:
+        port = f", {place['port']}" if place["port"] else ""
+        missing = "" if place["attached"] else ", not plugged in"
+        typer.echo(f"  {place['place']:<28} {place['board']} ({place['source']}{port}{missing})")
+    typer.echo("attached")
+    for attached in ports:
+        serial = f", serial number {attached.serial_number}" if attached.serial_number else ""
+        typer.echo(
+            f"  {attached.path:<20} {attached.board or 'no known board'}, {attached.text}{serial}"
+        )
+    if not ports:
+        typer.echo("  no board on USB")
+
+
+@app.command()
+def bench(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL.tflite...", help="int8 models.")],
+    board: Annotated[
+        str,
+        typer.Option("--board", metavar="PLACE[,PLACE]", help="Where; hil boards lists places."),
+    ],
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME[,NAME]", help="tiny, reference, tflm.")
+    ] = "tiny",
+    objective: Annotated[
+        Goal, typer.Option("--objective", help="What engine tiny chooses kernels for.")
+    ] = Goal.LATENCY,
+    layers: Annotated[bool, typer.Option("--layers", help="Cycles of every layer, too.")] = False,
+    inputs: Annotated[
+        int, typer.Option("--inputs", min=1, max=100_000, help="Random inputs to compare.")
+    ] = 10,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, max=100_000, help="Measured inferences.")
+    ] = 10,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**31, help="Seed of the first input.")
+    ] = 1,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the records as JSON.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Measure models; exit code 0 only if every output matched the oracle's."""
+    from codegen.engines import get_engine
+    from hil.bench import Model, run_bench
+    from hil.lab import board_of, read_lab
+    from hil.record import Record
+    from hil.report import bench_tables, layer_table, write_json
+    from hil.session import Procedure
+
+    loaded = [Model(_printable(path.stem), _read_model(path)) for path in models]
+    places, engines = _names(board, "--board"), _names(engine, "--engine")
+    for place in places:
+        board_of(place, read_lab())
+    for name in engines:
+        get_engine(name)
+    procedure = Procedure(inputs=inputs, input_seed=seed, repeats=repeats, layers=layers)
+
+    rows = []
+    total = len(loaded) * len(places) * len(engines)
+    with _open_store(store) as opened, _status() as status:
+        running: dict[str, str] = {}
+
+        def started(place: str, model: str, engine: str) -> None:
+            running[place] = f"{model} {engine} on {place}"
+            status("measuring " + ", ".join(sorted(running.values())))
+
+        measured = run_bench(
+            loaded,
+            places,
+            engines,
+            objective=objective.value,
+            procedure=procedure,
+            started=started,
+        )
+        for row in measured:
+            running.pop(row.place, None)
+            rows.append(row)
+            if isinstance(row.result, Record):
+                opened.add_record(row.result)
+            _say(f"[{len(rows)}/{total}] {_row_line(row)}")
+
+    order = {model.name: number for number, model in enumerate(loaded)}
+    rows.sort(key=lambda row: (places.index(row.place), order[row.model]))
+    console = _stdout()
+    console.print(bench_tables(rows, width=console.width))
+    records = [row.result for row in rows if isinstance(row.result, Record)]
+    if layers:
+        for record in records:
+            console.print(layer_table(record))
+    failed = [(row, row.result) for row in rows if not isinstance(row.result, Record)]
+    for row, error in failed:
+        _say(f"{row.model} {row.engine} on {row.place}: {error}")
+    if json_path is not None:
+        with _writing(json_path):
+            write_json(json_path, [record.to_json() for record in records])
+    if failed:
+        raise typer.Exit(min(error.exit_code for _, error in failed))
+
+
+@app.command("codegen")
+def generate_c(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="An int8 model.")],
+    board: Annotated[str, typer.Option("--board", metavar="ID", help="Id of a board.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the C.")],
+    engine: Annotated[str, typer.Option("--engine", metavar="NAME")] = "tiny",
+    objective: Annotated[Goal, typer.Option("--objective")] = Goal.LATENCY,
+) -> None:
+    """Write the C of a model, and nothing else."""
+    from codegen.generate import generate
+    from hil.bench import board_limits, engine_options
+    from hil.board import get_board
+    from hil.lab import VIRTUAL
+
+    limits = board_limits(get_board(board.removeprefix(VIRTUAL)))
+    tflite = _read_model(model)
+    with _writing(out):
+        manifest = generate(
+            tflite,
+            name=_printable(model.stem),
+            engine=engine,
+            board=limits,
+            out_dir=out,
+            options=engine_options(engine, objective.value),
+        )
+    typer.echo(
+        f"{manifest.model.name} for {limits.board}, engine {manifest.engine}: "
+        f"{len(manifest.layers)} layers, {manifest.model.effective_macs:,} MACs, "
+        f"arena {manifest.arena_bytes:,} B (scratch {manifest.scratch_bytes:,} B), "
+        f"weights {manifest.weights_bytes:,} B"
+    )
+    for path in sorted(out.iterdir()):
+        if path.is_file():
+            typer.echo(f"  {_printable(str(path))}  {path.stat().st_size:,} B")
+
+
+@app.command()
+def run(
+    elf: Annotated[Path, typer.Argument(metavar="ELF", help="Linked for the board.")],
+    board: Annotated[str, typer.Option("--board", metavar="PLACE")],
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TEXT", help="Stop when it prints this.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", min=0.1, help="Longest run, in seconds.")
+    ] = 60.0,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="How it ended, as JSON.")
+    ] = None,
+) -> None:
+    """Flash any ELF linked for the board and show what it prints.
+
+    Exit code: that of the program if it exits, 0 if it printed the text of --until, else 1.
+    """
+    from hil.lab import open_place
+    from hil.running import run_elf
+
+    _must_be_file(elf)
+    with open_place(board) as place:
+        result = run_elf(place, elf, until=until, timeout_s=timeout, on_output=_write_bytes)
+    sys.stdout.flush()
+    if json_path is not None:
+        with _writing(json_path):
+            json_path.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
+    _say(result.sentence(elf.name))
+    raise typer.Exit(result.command_exit_code)
+
+
+@app.command()
+def flash(
+    elf: Annotated[Path, typer.Argument(metavar="ELF", help="Linked for the board.")],
+    board: Annotated[str, typer.Option("--board", metavar="PLACE")],
+) -> None:
+    """Put an ELF onto a board and start it."""
+    from hil.lab import open_place
+
+    _must_be_file(elf)
+    with open_place(board) as place:
+        place.flash(elf)
+    typer.echo(f"{_printable(elf.name)} runs on {board}")
+
+
+@app.command("search")
+def run_search(
+    study_file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[STUDY.toml]", help="Settings of a study; options override them."),
+    ] = None,
+    space: Annotated[str | None, typer.Option("--space", metavar="NAME")] = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", metavar="NAME")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="NAME", help="A data set, or FILE.npz.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="Where data sets lie.")
+    ] = None,
+    board: Annotated[str | None, typer.Option("--board", metavar="PLACE[,PLACE]")] = None,
+    trials: Annotated[int | None, typer.Option("--trials", metavar="N", min=1)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="S", min=0)] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", metavar="NAME", help="New, or to be resumed.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", metavar="N", min=1, help="Of each training.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Training processes.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Run or resume a study; Ctrl-C stops it, the same command goes on."""
+    settings = _study_settings(
+        study_file,
+        {
+            "name": study,
+            "space": space,
+            "strategy": strategy,
+            "data": data,
+            "data_dir": str(data_dir) if data_dir else None,
+            "places": tuple(_names(board, "--board")) if board else None,
+            "trials": trials,
+            "seed": seed,
+            "workers": workers,
+        },
+        epochs,
+    )
+    with _open_store(store) as opened:
+        if _run_study(settings, opened):
+            typer.echo(f"hil pareto {settings.name} shows what was found")
+
+
+@app.command()
+def pareto(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study.")],
+    board: Annotated[
+        str | None, typer.Option("--board", metavar="ID", help="Only this board.")
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="The tables as JSON.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for files.  [default: results/STUDY]"),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Tables and plots of what a study found: one for each board."""
+    with _open_store(store) as opened:
+        _show_pareto(opened, study, board=board, json_path=json_path, out=out)
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed, attached and reachable; how to mend what is not."""
+    from hil.doctor import examine
+
+    with _status() as status:
+        status("looking around")
+        findings = examine()
+    for finding in findings:
+        typer.echo(f"{finding.state:<9} {finding.what}: {finding.seen}")
+        if finding.mend:
+            typer.echo(f"          to mend: {finding.mend}")
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Runs the command line and ends the process; every foreseen error is a sentence on stderr."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.exit(_guarded(arguments, debug=len(arguments) < len(sys.argv) - 1))
+
+
+def _guarded(arguments: list[str], *, debug: bool) -> int:
+    from codegen.errors import CodegenError
+    from search.errors import SearchError
+
+    try:
+        code = app(arguments, prog_name="hil", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except typer.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _say("stopped")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except typer.TyperException as error:
+        if hasattr(error, "show"):
+            error.show()  # the usage line of the command, then what was wrong
+        return error.exit_code
+    except (HilError, CodegenError, SearchError) as error:
+        if debug:
+            traceback.print_exc()
+        _say(f"hil: {error}")
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _say(
+            f"hil: this should not have happened: {type(error).__name__}: {error}; "
+            "run it again with --debug for the traceback"
+        )
+        return 1
+
+
+def _study_settings(
+    study_file: Path | None, options: dict[str, Any], epochs: int | None
+) -> StudySettings:
+    """The settings of a study file, of the options, or of both: options win."""
+    import dataclasses
+
+    from search.study import StudySettings, load_study_file
+
+    given = {key: value for key, value in options.items() if value is not None}
+    if study_file is not None:
+        settings = dataclasses.replace(load_study_file(study_file), **given)
+    else:
+        for key, option in (("name", "--study"), ("places", "--board")):
+            if key not in given:
+                raise UsageError(f"hil search needs {option}, or a STUDY.toml")
+        settings = StudySettings(**given)
+    if epochs is not None:
+        training = dataclasses.replace(settings.training, epochs=epochs)
+        settings = dataclasses.replace(settings, training=training)
+    return settings
+
+
+def _run_study(settings: StudySettings, store: Store) -> bool:
+    """Runs a study and finishes it; False if the user stopped it."""
+    from hil.bench import board_limits, measure_model
+    from hil.expected import ExpectedOutputs
+    from hil.lab import board_of, open_place, read_lab
+    from search.data import load_data
+    from search.finish import finish_study
+    from search.loop import run_study
+
+    lab = read_lab()
+    limits = {place: board_limits(board_of(place, lab)) for place in settings.places}
+    data = load_data(settings.data, Path(settings.data_dir) if settings.data_dir else None)
+    expected = ExpectedOutputs()
+
+    @contextlib.contextmanager
+    def open_bench(place_name: str) -> Iterator[Measure]:
+        with open_place(place_name) as place:
+
+            def measure(tflite: bytes, name: str, engine: str) -> Record:
+                return measure_model(
+                    tflite,
+                    name,
+                    place,
+                    engine=engine,
+                    objective=settings.engine_objective,
+                    expected=expected,
+                )
+
+            yield measure
+
+    def progress(line: Progress) -> None:
+        _say(f"[{line.done}/{line.trials}] trial {line.number} {line.state}: {line.text}")
+
+    _say(
+        f"study {settings.name}: {settings.trials} networks of space {settings.space} on "
+        f"{settings.data}, measured on {', '.join(settings.places)}"
+    )
+    result = run_study(
+        settings,
+        data=data.search,
+        store=store,
+        boards=limits,
+        open_bench=open_bench,
+        progress=progress,
+    )
+    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
+    _say(f"study {settings.name}: {counts or 'no trials'}")
+    if result.interrupted:
+        _say("stopped; the same command goes on from here")
+        return False
+    finish_study(
+        settings,
+        test=data.test,
+        input_quant=data.search.input_quant,
+        store=store,
+        open_bench=open_bench,
+        progress=_say,
+    )
+    return True
+
+
+def _show_pareto(
+    store: Store, name: str, *, board: str | None, json_path: Path | None, out: Path | None
+) -> None:
+    from hil.fronts import place_fronts, search_cost
+    from hil.report import pareto_json, pareto_notes, pareto_table, write_json, write_pareto
+    from hil.store import DEFAULT_PATH
+
+    study = store.load_study(name)
+    fronts, cost = place_fronts(study, board), search_cost(study)
+    console = _stdout()
+    for front in fronts:
+        console.print(pareto_table(front, width=console.width))
+    for note in pareto_notes(study, cost):
+        console.print(note, markup=False, highlight=False)
+    folder = out or (store.path or DEFAULT_PATH).parent / name
+    with _writing(folder):
+        paths = write_pareto(folder, study, fronts, cost)
+    console.print("written:", markup=False)
+    for path in paths:
+        typer.echo(f"  {_printable(str(path))}")
+    if json_path is not None:
+        with _writing(json_path):
+            write_json(json_path, pareto_json(study, fronts, cost))
+
+
+def _open_store(where: str | None) -> Store:
+    from hil.store import DEFAULT_PATH, Store
+
+    return Store(where or DEFAULT_PATH)
+
+
+def _read_model(path: Path) -> bytes:
+    """The bytes of a model file; raises UsageError when there is none of a sensible size."""
+    _must_be_file(path)
+    with _reading(path):
+        if path.stat().st_size > MAX_MODEL_BYTES:
+            raise UsageError(
+                f"{_printable(str(path))} has {path.stat().st_size:,} B; no model for a "
+                f"microcontroller has more than {MAX_MODEL_BYTES:,} B"
+            )
+        return path.read_bytes()
+
+
+def _must_be_file(path: Path) -> None:
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"{_printable(str(path))} {what}; expected a file")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{_printable(str(path))} cannot be read: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or str(path)
+        raise UsageError(f"{_printable(str(where))} cannot be written: {error.strerror}") from None
+
+
+def _names(text: str, option: str) -> list[str]:
+    """Comma-separated names, each once."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) != len(names):
+        raise UsageError(f"{option} {text!r}: should be names with commas between them, each once")
+    return names
+
+
+def _row_line(row: Row) -> str:
+    from hil.record import Record
+
+    where = f"{row.model} {row.engine} on {row.place}"
+    if isinstance(row.result, Record):
+        return f"{where}: {row.result.latency_cycles.median:,.0f} cycles"
+    return f"{where}: not measured"
+
+
+def _spare_cores() -> int:
+    """Training processes that leave a core for the boards."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+
+
+@contextlib.contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """A line at the bottom of a terminal that says what is under way; nothing elsewhere."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(Text(text))
+
+
+def _say(text: str) -> None:
+    """One line on stderr; control characters of names from outside do not reach the terminal."""
+    typer.echo(_printable(text), err=True)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _write_bytes(data: bytes) -> None:
+    """What a board prints, as it is."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))

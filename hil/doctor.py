@@ -1,0 +1,212 @@
+"""What is installed, attached and reachable on this machine, and how to mend what is not.
+
+Not here: whether results are right; that is what every measurement checks by itself.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hil.board import board_ids, get_board
+from hil.errors import HilError
+from hil.lab import VIRTUAL, lab_path, open_place, read_lab
+from hil.ports import attached_ports
+
+#: Python packages that only some work needs, with that work.
+PACKAGES = (
+    ("platformio", "building firmware"),
+    ("scons", "building firmware"),
+    ("unicorn", "virtual boards"),
+    ("capstone", "virtual boards"),
+    ("numba", "virtual boards"),
+    ("tflite-micro", "the oracle that every output is compared with"),
+    ("torch", "hil search"),
+    ("optuna", "hil search with tpe or nsga2"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `mend` says what to do, empty if all is well."""
+
+    state: Literal["ok", "missing", "optional"]
+    what: str
+    seen: str
+    mend: str = ""
+
+
+def examine() -> list[Finding]:
+    """Everything that can be looked at without a board: takes some seconds."""
+    return [
+        *_toolchain(),
+        *_packages(),
+        _core_dir(),
+        *_boards(),
+        *_virtual_places(),
+        *_lab(),
+        *_probes(),
+        _folder("HIL_MODELS", "real .tflite models, for the tests"),
+        _folder("HIL_DATA", "real data sets, for the tests"),
+    ]
+
+
+def _toolchain() -> list[Finding]:
+    install = "sudo apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi"
+    compiler = "arm-none-eabi-gcc"
+    if shutil.which(compiler) is None:
+        return [Finding("missing", compiler, "not on the PATH", install)]
+    version = _output([compiler, "-dumpfullversion"])
+    findings = [Finding("ok", compiler, f"version {version}")]
+    libc = Path(_output([compiler, "-print-file-name=libc.a"]))
+    if libc.is_file():
+        findings.append(Finding("ok", "newlib", str(libc)))
+    else:
+        findings.append(Finding("missing", "newlib", "the compiler finds no libc.a", install))
+    return findings
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for name, purpose in PACKAGES:
+        try:
+            version = importlib.metadata.version(name)
+            findings.append(Finding("ok", name, f"version {version}"))
+        except importlib.metadata.PackageNotFoundError:
+            findings.append(
+                Finding("missing", name, f"not installed; needed for {purpose}", "make setup")
+            )
+    return findings
+
+
+def _core_dir() -> Finding:
+    what = "PlatformIO's folder"
+    try:
+        from hil.platformio_core import prepare_core_dir
+
+        return Finding("ok", what, f"{prepare_core_dir()}, with SCons from PyPI as its build tool")
+    except (HilError, OSError, ImportError) as error:
+        return Finding("missing", what, str(error), "make setup")
+
+
+def _boards() -> list[Finding]:
+    findings = []
+    for board in board_ids():
+        what = f"boards/{board}.toml"
+        try:
+            findings.append(Finding("ok", what, get_board(board).name))
+        except HilError as error:
+            findings.append(Finding("missing", what, str(error), "correct the file"))
+    return findings
+
+
+def _virtual_places() -> list[Finding]:
+    findings = []
+    for board in board_ids():
+        name = f"{VIRTUAL}{board}"
+        try:
+            with open_place(name) as place:
+                findings.append(Finding("ok", name, f"starts; cycles by {place.timing_model}"))
+        except (HilError, ImportError) as error:
+            findings.append(Finding("missing", name, str(error), "make setup"))
+    return findings
+
+
+def _lab() -> list[Finding]:
+    path = lab_path()
+    if not path.exists():
+        return [
+            Finding(
+                "optional",
+                str(path),
+                "not there: virtual places only",
+                "to use a physical board, name it there; hil/lab.py says how",
+            )
+        ]
+    try:
+        lab = read_lab()
+    except HilError as error:
+        return [Finding("missing", str(path), str(error), "correct the file")]
+    findings = [Finding("ok", str(path), f"{len(lab.places)} physical places")]
+    for name, entry in sorted(lab.places.items()):
+        if not Path(entry.port).exists():
+            findings.append(
+                Finding(
+                    "missing",
+                    f"place {name}",
+                    f"no {entry.port}",
+                    "plug the board in; hil boards lists what is attached",
+                )
+            )
+        elif not os.access(entry.port, os.R_OK | os.W_OK):
+            findings.append(
+                Finding(
+                    "missing",
+                    f"place {name}",
+                    f"{entry.port} may not be opened",
+                    "sudo usermod -aG dialout $USER, then log in again",
+                )
+            )
+        else:
+            findings.append(Finding("ok", f"place {name}", f"{entry.board} on {entry.port}"))
+    if lab.tflm is None:
+        findings.append(
+            Finding(
+                "optional",
+                "engine tflm",
+                "lab.toml has no [tflm]",
+                "name your own build of TFLM there; engine 'reference' needs none",
+            )
+        )
+    elif not Path(lab.tflm.library).is_file():
+        findings.append(
+            Finding("missing", "engine tflm", f"no file {lab.tflm.library}", "correct lab.toml")
+        )
+    else:
+        findings.append(Finding("ok", "engine tflm", lab.tflm.library))
+    return findings
+
+
+def _probes() -> list[Finding]:
+    findings = [
+        Finding("ok", f"attached {port.board or 'serial port'}", f"{port.path} {port.text}")
+        for port in attached_ports()
+    ]
+    tools = {get_board(board).flash.method for board in board_ids()}
+    for tool in sorted(tools):
+        program = {"jlink": "JLinkExe"}.get(tool, tool)
+        if shutil.which(program):
+            findings.append(Finding("ok", program, "flashes physical boards"))
+        else:
+            findings.append(
+                Finding(
+                    "optional",
+                    program,
+                    "not installed: physical boards that need it cannot be flashed",
+                    {"openocd": "sudo apt-get install openocd", "pyocd": "pip install pyocd"}.get(
+                        tool, "install SEGGER's J-Link software"
+                    ),
+                )
+            )
+    return findings
+
+
+def _folder(variable: str, purpose: str) -> Finding:
+    path = os.environ.get(variable, "")
+    if path and Path(path).is_dir():
+        return Finding("ok", variable, path)
+    seen = f"no folder {path}" if path else "not set"
+    return Finding("optional", variable, seen, f"set it to a folder of {purpose}")
+
+
+def _output(command: list[str]) -> str:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip()
