@@ -397,8 +397,8 @@ class Cpu:
     def _before_access(self) -> None:
         """Before every access to a peripheral; raises FpuOff.
 
-            raise FpuOff(f"floating-point instruction while the FPU is off in CPACR, {where}")
-        program enabled it is found at the next access, which every program makes.
+        Unicorn's FPU cannot be switched off, but it keeps CONTROL.FPCA: so use of the FPU before
+        the program enabled it is found at the next access, which every program makes.
         """
         self._settle_flash()
         if self._control.fpu_enabled or self._fpu_was_enabled:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import termios
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,7 +65,6 @@ def run_elf(
     except OSError as error:
         raise LinkError(place.port, str(error.strerror)) from None
     try:
-        termios.tcflush(port, termios.TCIOFLUSH)  # what an earlier program left unread
         place.flash(elf, until=until or "")
         while True:
             state = place.state()

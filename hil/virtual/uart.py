@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import termios
 import threading
 import tty
 from collections import deque
@@ -43,6 +44,7 @@ class Pty:
         """Forgets what the program before it left; printing `until` ends the run."""
         with self._pending_lock:
             self._pending.clear()
+            termios.tcflush(self._host_end, termios.TCIOFLUSH)
         self._received.clear()
         self._until, self._tail = until, b""
         self.waiting = ""
