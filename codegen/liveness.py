@@ -8,8 +8,8 @@ after the last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from codegen import ir
 
@@ -63,10 +63,6 @@ class Storage:
     tensors: tuple[int, ...]
     scratch_of: int = -1
 
-    def lives_with(self, other: Storage) -> bool:
-        """Whether there is a time at which both are needed."""
-        return self.first <= other.last and other.first <= self.last
-
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -79,20 +75,31 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
-    """All storages of a graph in one order of execution, and the overlaps that may be used."""
+    """All storages of a graph in one order of execution, and the overlaps that may be used.
+
+    Args:
+        storages: in no particular order.
+        pairs: the overlaps that may be used.
+        conflicts: by storage, the others that are needed at some time at which it is.
+        live_bytes: by time, from -1: bytes needed, less what overlaps can save at most.
+        saved_bytes: by time, from -1: what they can save at most.
+    """
 
     storages: tuple[Storage, ...]
     pairs: tuple[Pair, ...]
-    live_bytes: tuple[
-        int, ...
-    ]  # by position in the order: fewest bytes that can hold what is live there
+    conflicts: tuple[tuple[int, ...], ...]
+    live_bytes: tuple[int, ...]
+    saved_bytes: tuple[int, ...]
 
     @property
     def lower_bound_bytes(self) -> int:
         """No arena for this order can be smaller."""
-        return max(
-            (*self.live_bytes, *(storage.size_bytes for storage in self.storages)), default=0
-        )
+        return max(self.live_bytes)
+
+    @property
+    def peak(self) -> int:
+        """The position in the order at which most bytes are needed."""
+        return max(range(len(self.live_bytes) - 2), key=lambda time: self.live_bytes[time + 1])
 
 
 def storage_of_tensors(graph: ir.Graph) -> tuple[int, ...]:
@@ -102,6 +109,23 @@ def storage_of_tensors(graph: ir.Graph) -> tuple[int, ...]:
         if isinstance(op, ir.Reshape) and root[op.inputs[0]] != -1:
             root[op.outputs[0]] = root[op.inputs[0]]
     return tuple(root)
+
+
+def usable_offers(
+    op: ir.Op, roots: Sequence[int], offers: Sequence[Overlap]
+) -> list[tuple[int, Overlap]]:
+    """The storages of inputs that an op's output may lie over, each with one offer.
+
+    Where an op reads one storage through several inputs, all of them must make the same offer.
+    """
+    usable: dict[int, Overlap] = {}
+    for offer in offers:
+        root = roots[op.inputs[offer.input]]
+        same = [position for position, tensor in enumerate(op.inputs) if roots[tensor] == root]
+        agreed = all(replace(offer, input=position) in offers for position in same)
+        if root not in (-1, roots[op.outputs[0]]) and agreed:
+            usable.setdefault(root, offer)
+    return list(usable.items())
 
 
 def liveness(
@@ -151,14 +175,14 @@ def liveness(
         for root, tensors in members.items()
     ]
     place = {root: i for i, root in enumerate(members)}
-    pairs = []
+    pairs: dict[tuple[int, int], Pair] = {}
     for position, index in enumerate(order):
         op = graph.ops[index]
-        for offer in overlaps.get(index, ()):
-            in_root, out_root = roots[op.inputs[offer.input]], roots[op.outputs[0]]
-            dies_here = in_root != -1 and last[in_root] == position and first[out_root] == position
-            if dies_here and in_root != out_root:
-                pairs.append(Pair(place[in_root], place[out_root], offer))
+        for in_root, offer in usable_offers(op, roots, overlaps.get(index, ())):
+            out_root = roots[op.outputs[0]]
+            if last[in_root] == position and first[out_root] == position:
+                ends = place[in_root], place[out_root]
+                pairs[ends] = Pair(*ends, offer)
         if scratch.get(index):
             storages.append(
                 Storage(
@@ -169,22 +193,38 @@ def liveness(
                     scratch_of=index,
                 )
             )
+    saved = _saved_bytes(storages, pairs.values(), len(order))
+    live = [-saving for saving in saved]
+    for storage in storages:
+        for time in range(storage.first + 1, storage.last + 2):
+            live[time] += storage.size_bytes
     return Liveness(
         storages=tuple(storages),
-        pairs=tuple(pairs),
-        live_bytes=_live_bytes(storages, pairs, len(order)),
+        pairs=tuple(pairs.values()),
+        conflicts=_conflicts(storages),
+        live_bytes=tuple(live),
+        saved_bytes=tuple(saved),
     )
 
 
-def _live_bytes(storages: Sequence[Storage], pairs: Sequence[Pair], n_ops: int) -> tuple[int, ...]:
-    """Bytes live at each op, less what the overlaps there can save at most."""
-    live = [0] * n_ops
-    for storage in storages:
-        for position in range(max(storage.first, 0), min(storage.last, n_ops - 1) + 1):
-            live[position] += storage.size_bytes
+def _saved_bytes(storages: Sequence[Storage], pairs: Iterable[Pair], n_ops: int) -> list[int]:
+    """By time, from -1, the most that overlaps can save there: never more than the whole output."""
+    saved = [0] * (n_ops + 2)
     for pair in pairs:
-        in_bytes, out_bytes = storages[pair.input].size_bytes, storages[pair.output].size_bytes
-        live[storages[pair.output].first] -= (
-            in_bytes + out_bytes - pair.offer.span_bytes(in_bytes, out_bytes)
-        )
-    return tuple(live)
+        in_bytes, output = storages[pair.input].size_bytes, storages[pair.output]
+        saving = in_bytes + output.size_bytes - pair.offer.span_bytes(in_bytes, output.size_bytes)
+        time = output.first + 1
+        saved[time] = min(saved[time] + saving, output.size_bytes)
+    return saved
+
+
+def _conflicts(storages: Sequence[Storage]) -> tuple[tuple[int, ...], ...]:
+    found: list[list[int]] = [[] for _ in storages]
+    live: list[int] = []
+    for i in sorted(range(len(storages)), key=lambda i: storages[i].first):
+        live = [j for j in live if storages[j].last >= storages[i].first]
+        for j in live:
+            found[i].append(j)
+            found[j].append(i)
+        live.append(i)
+    return tuple(map(tuple, found))

@@ -1,8 +1,8 @@
 """Offsets in the arena: no two storages that live together share a byte, unless a kernel allows it.
 
-Tried in turn until the lower bound of liveness is reached: greedy first fit in several orders, then
-a branch and bound over placements from the bottom up with a limit on its nodes (not on time: equal
-input gives an equal plan).
+Tried in turn until the lower bound of liveness is reached: greedy first fit in several orders, the
+best of them with what ends at the top moved to the front, and branch and bound over placements from
+the bottom up. Work is limited by counting, not by time: equal input gives an equal plan.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from codegen.schedule import order_of_ops
 
 __all__ = ["ALIGNMENT", "Overlap", "Plan", "PlanRow", "plan", "plan_greedy_tflm", "require_fit"]
 
-_SEARCH_NODES = 20_000
+#: Limits on work: calls of _Placement.lowest, and storages for which branch and bound is tried.
+_PROMOTION_CALLS = 2_000
+_SEARCH_CALLS = 10_000
+_SEARCH_STORAGES = 200
 _TFLM_ALIGNMENT = 16
 
 
@@ -149,7 +152,6 @@ def _plan_of(
             PlanRow(name, offset, storage.size_bytes, storage.first, storage.last) for name in names
         ]
     scratches = [s.size_bytes for s in lives.storages if s.scratch_of != -1]
-    peak = max(range(len(order)), key=lambda position: lives.live_bytes[position], default=-1)
     return Plan(
         order=order,
         offsets=tuple(offsets),
@@ -157,7 +159,7 @@ def _plan_of(
         arena_bytes=aligned(_top(lives.storages, placed), alignment),
         scratch_bytes=max(scratches, default=0),
         lower_bound_bytes=lives.lower_bound_bytes,
-        peak_op=order[peak] if order else -1,
+        peak_op=order[lives.peak] if order else -1,
         rows=tuple(rows),
     )
 
@@ -174,10 +176,7 @@ class _Placement:
     def __init__(self, lives: Liveness, alignment: int = ALIGNMENT) -> None:
         storages = lives.storages
         self.sizes = [aligned(storage.size_bytes, alignment) for storage in storages]
-        self.conflicts = [
-            [j for j, other in enumerate(storages) if j != i and storage.lives_with(other)]
-            for i, storage in enumerate(storages)
-        ]
+        self._conflicts = lives.conflicts
         self.offers: dict[tuple[int, int], Overlap] = {
             (pair.input, pair.output): pair.offer for pair in lives.pairs
         }
@@ -185,7 +184,7 @@ class _Placement:
     def lowest(self, index: int, offsets: Sequence[int], start: int = 0) -> int:
         """The lowest offset >= start for one storage; `offsets` is -1 for those not placed yet."""
         size = self.sizes[index]
-        placed = [j for j in self.conflicts[index] if offsets[j] >= 0]
+        placed = [j for j in self._conflicts[index] if offsets[j] >= 0]
         candidates = {start}
         for j in placed:
             candidates.add(offsets[j] + self.sizes[j])
@@ -228,6 +227,7 @@ def _place(lives: Liveness) -> list[int]:
     """The best offsets found; stops at the lower bound."""
     storages, bound = lives.storages, lives.lower_bound_bytes
     best: list[int] = []
+    best_sequence: list[int] = []
     best_top = -1
     # With rounding to TFLM's alignment too: first fit can do better with larger pieces, and we are
     # never worse than TFLM.
@@ -237,10 +237,34 @@ def _place(lives: Liveness) -> list[int]:
             offsets = placement.first_fit(sequence)
             top = _top(storages, offsets)
             if best_top < 0 or top < best_top:
-                best, best_top = offsets, top
+                best, best_top, best_sequence = offsets, top, sequence
             if best_top <= bound:
                 return best
+    best, best_top = _promote(lives, best_sequence, best, best_top)
+    if best_top <= bound or len(storages) > _SEARCH_STORAGES:
+        return best
     return _Search(lives, best, best_top).run()
+
+
+def _promote(
+    lives: Liveness, sequence: list[int], best: list[int], best_top: int
+) -> tuple[list[int], int]:
+    """First fit again and again: what ended at the top goes first in the next round."""
+    placement = _Placement(lives)
+    offsets = best
+    for _ in range(_PROMOTION_CALLS // max(1, len(sequence))):
+        ends = [offset + size for offset, size in zip(offsets, placement.sizes, strict=True)]
+        highest = max(sequence, key=lambda index: ends[index])
+        if sequence[0] == highest:
+            break
+        sequence = [highest, *(index for index in sequence if index != highest)]
+        offsets = placement.first_fit(sequence)
+        top = _top(lives.storages, offsets)
+        if top < best_top:
+            best, best_top = offsets, top
+        if best_top <= lives.lower_bound_bytes:
+            break
+    return best, best_top
 
 
 _PRIORITIES: tuple[Callable[[Storage], tuple[int, ...]], ...] = (
@@ -266,32 +290,27 @@ class _Search:
         self._lives = lives
         self._placement = _Placement(lives)
         self._best, self._best_top = offsets, top
-        self._nodes = 0
+        self._calls = 0
         self._times = [
             range(storage.first + 1, storage.last + 2) for storage in lives.storages
         ]  # shifted by one: -1 becomes 0
-        n_times = max((times.stop for times in self._times), default=0)
-        self._unplaced = [0] * n_times
+        self._unplaced = [-saving for saving in lives.saved_bytes]
         for size, times in zip(self._placement.sizes, self._times, strict=True):
             for time in times:
                 self._unplaced[time] += size
-        for pair in lives.pairs:
-            in_bytes, out_bytes = (lives.storages[i].size_bytes for i in (pair.input, pair.output))
-            saving = in_bytes + out_bytes - pair.offer.span_bytes(in_bytes, out_bytes)
-            self._unplaced[lives.storages[pair.output].first + 1] -= saving
-        self._floor = [0] * n_times
+        self._floor = [0] * len(self._unplaced)
 
     def run(self) -> list[int]:
-        """The best offsets found within the limit of nodes."""
+        """The best offsets found within the limit of work."""
         self._descend([-1] * len(self._times), 0, 0)
         return self._best
 
     def _descend(self, offsets: list[int], last_offset: int, top: int) -> None:
-        self._nodes += 1
         waiting = [i for i, offset in enumerate(offsets) if offset < 0]
         if not waiting:
             self._best, self._best_top = list(offsets), top
             return
+        self._calls += len(waiting)
         moves = sorted(
             (self._placement.lowest(i, offsets, last_offset), -self._placement.sizes[i], i)
             for i in waiting
@@ -299,7 +318,7 @@ class _Search:
         # Something must start below the lowest end of what could come next, or it could drop there.
         lowest_end = min(offset - size for offset, size, _ in moves)
         for offset, negative_size, index in moves:
-            if self._best_top <= self._lives.lower_bound_bytes or self._nodes > _SEARCH_NODES:
+            if self._best_top <= self._lives.lower_bound_bytes or self._calls > _SEARCH_CALLS:
                 return
             end = offset - negative_size
             if offset >= lowest_end or end >= self._best_top:

@@ -11,10 +11,12 @@ import heapq
 from collections.abc import Mapping, Sequence
 
 from codegen import ir
-from codegen.liveness import Overlap, aligned, storage_of_tensors
+from codegen.liveness import Overlap, aligned, storage_of_tensors, usable_offers
 
+#: Limits on work, so that a graph of thousands of ops is ordered in seconds.
 _MAX_STATES = 20_000
-_BEAM_WIDTH = 64
+_MAX_BEAM_WIDTH = 64
+_MAX_LOOKS = 4_000_000  # at an op, to see whether it can run next
 
 
 def order_of_ops(
@@ -67,9 +69,8 @@ class _Memory:
                     self.needs[index] |= 1 << writer[tensor]
             self._savings.append(
                 [
-                    (roots[op.inputs[offer.input]], self._saving(op, roots, offer))
-                    for offer in overlaps.get(index, ())
-                    if roots[op.inputs[offer.input]] not in (-1, output)
+                    (root, self._saving(root, output, offer))
+                    for root, offer in usable_offers(op, roots, overlaps.get(index, ()))
                 ]
             )
         self.start_bytes = sum(self._size[root] for root in {roots[t] for t in graph.inputs})
@@ -77,15 +78,15 @@ class _Memory:
             (self._least_bytes(index) for index in range(self.n_ops)), default=0
         )
 
-    def _saving(self, op: ir.Op, roots: Sequence[int], offer: Overlap) -> int:
-        in_bytes = self._size[roots[op.inputs[offer.input]]]
-        out_bytes = self._size[roots[op.outputs[0]]]
+    def _saving(self, in_root: int, out_root: int, offer: Overlap) -> int:
+        in_bytes, out_bytes = self._size[in_root], self._size[out_root]
         return in_bytes + out_bytes - offer.span_bytes(in_bytes, out_bytes)
 
     def _least_bytes(self, index: int) -> int:
         """What one op needs in any order."""
         live = sum(self._size[root] for root in self._reads[index] | {self._output[index]})
-        return live + self._scratch[index] - sum(saving for _, saving in self._savings[index])
+        saved = sum(saving for _, saving in self._savings[index])
+        return live + self._scratch[index] - min(saved, self._size[self._output[index]])
 
     def step(self, done: int, live_bytes: int, index: int) -> tuple[int, int]:
         """Bytes needed while an op runs, and live after it, given the ops done and bytes live."""
@@ -97,7 +98,8 @@ class _Memory:
             for root in (*self._reads[index], output)
             if root not in self._kept and self._readers[root] & ~after == 0
         }
-        saved = sum(saving for root, saving in self._savings[index] if root in dying)
+        savings = sum(saving for root, saving in self._savings[index] if root in dying)
+        saved = min(savings, self._size[output])
         return (
             during + self._scratch[index] - saved,
             during - sum(self._size[root] for root in dying),
@@ -128,6 +130,7 @@ def _best_first(memory: _Memory) -> tuple[int, ...]:
         (memory.start_bytes, 0, 0, 0, memory.start_bytes, ())
     ]
     seen: set[int] = set()
+    max_states = min(_MAX_STATES, _MAX_LOOKS // memory.n_ops)
     count = 0
     while heap:
         peak, _, _, done, live_bytes, order = heapq.heappop(heap)
@@ -136,7 +139,7 @@ def _best_first(memory: _Memory) -> tuple[int, ...]:
         if done in seen:
             continue
         seen.add(done)
-        if len(seen) > _MAX_STATES:
+        if len(seen) > max_states:
             return ()
         for index in memory.ready(done):
             needed, after_bytes = memory.step(done, live_bytes, index)
@@ -157,6 +160,7 @@ def _best_first(memory: _Memory) -> tuple[int, ...]:
 
 def _beam(memory: _Memory) -> tuple[int, ...]:
     """A good order: the best few states after each op."""
+    width = max(1, min(_MAX_BEAM_WIDTH, _MAX_LOOKS // memory.n_ops**2))
     states: list[tuple[int, int, tuple[int, ...], int]] = [
         (memory.start_bytes, memory.start_bytes, (), 0)
     ]
@@ -169,5 +173,5 @@ def _beam(memory: _Memory) -> tuple[int, ...]:
                 state = (max(peak, needed), after_bytes, (*order, index), after)
                 if after not in best or state < best[after]:
                     best[after] = state
-        states = sorted(best.values())[:_BEAM_WIDTH]
+        states = sorted(best.values())[:width]
     return states[0][2]
