@@ -1,8 +1,9 @@
 """A generated folder of C to a firmware for one board, through PlatformIO (firmware/platform).
 
 Every build has its own folder, build/firmware/<board>/<build id>/, named by a hash over everything
-that goes into it; a build that is there already is used again. A folder appears all at once, by a
-rename, so that a build killed half-way leaves nothing that looks finished.
+that goes into it; a build that is there already is used again. Objects that do not depend on the
+model are kept beside it, in parts-<hash>, and used by the next model. Folders appear all at once,
+by a rename, so that a build killed half-way leaves nothing that looks finished.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ COMPILER = "arm-none-eabi-gcc"
 # Python modules that the platform's builder takes its facts from.
 _BUILDER_MODULES = ("hil/board.py", "hil/recipe.py")
 _KEPT = ("firmware.elf", "firmware.map", "toolchain.json")
+_PARTS = ("bench", "engine")  # folders of objects that do not depend on the model
 
 _OVERFLOW = re.compile(r"region `(RAM|FLASH)' overflowed by (\d+) bytes?")
 _FIRST_ERROR = re.compile(
@@ -106,64 +108,88 @@ def build(
     """
     model_dir = model_dir.resolve()
     recipe = read_recipe(model_dir)
-    build_id = _build_id(model_dir, recipe, board)
+    parts_id = _parts_id(recipe, board)
+    build_id = _build_id(parts_id, model_dir, recipe)
     finished = builds_dir / board.id / build_id
     if not finished.is_dir():
         deadline = time.monotonic() + timeout_s
         finished.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(
-            finished.with_suffix(".lock"), deadline, f"{model_dir.name} for {board.id}"
-        ) as lock:
+        what = f"{model_dir.name} for {board.id}"
+        with _lock(finished.with_suffix(".lock"), deadline, what) as lock:
             if not finished.is_dir():
-                _build_into(finished, model_dir, board, build_id, jobs, deadline, lock)
+                parts = finished.with_name(f"parts-{parts_id}")
+                _Work(what, model_dir, board, finished, parts, jobs).run(deadline, lock)
     return _read_firmware(finished, board.id, build_id)
 
 
-def _build_into(
-    finished: Path,
-    model_dir: Path,
-    board: Board,
-    build_id: str,
-    jobs: int,
-    deadline: float,
-    lock: IO[str],
-) -> None:
-    """Builds in a folder beside `finished` and renames it. The caller holds the lock."""
-    partial = finished.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a build that was killed
-    work = partial / "work"
-    work.mkdir(parents=True)
-    log_path = finished.with_suffix(".log")
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(("PLATFORMIO_", "HIL_"))
-    } | {
-        "HIL_MODEL_DIR": str(model_dir),
-        "HIL_BUILD_ID": build_id,
-        "PLATFORMIO_CORE_DIR": str(prepare_core_dir()),
-        "PLATFORMIO_WORKSPACE_DIR": str(work),
-        "PLATFORMIO_BUILD_DIR": str(work),
-        "PLATFORMIO_NO_ANSI": "true",
-        "PLATFORMIO_SETTING_ENABLE_TELEMETRY": "no",
-        "PLATFORMIO_SETTING_CHECK_PLATFORMIO_INTERVAL": "36500",  # days: never ask the network
-    }
-    command = [sys.executable, "-m", "platformio", "run", "-e", board.id, "-j", str(jobs)]
-    what = f"{model_dir.name} for {board.id}"
-    started = time.monotonic()
-    with open(log_path, "wb") as log:
-        code = _run(command, environment, log, deadline, lock)
-    if code is None:
-        raise BuildError(what, f"not finished after {time.monotonic() - started:.0f} s", log_path)
-    if code != 0:
-        raise _failure(
-            what, board, log_path.read_text(encoding="utf-8", errors="replace"), log_path
-        )
-    for name in _KEPT:
-        (work / board.id / name).rename(partial / name)
-    shutil.rmtree(work)
-    partial.rename(finished)
-    _log.info("built %s in %.1f s", what, time.monotonic() - started)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One build that has to be done; the caller holds its lock."""
+
+    what: str
+    model_dir: Path
+    board: Board
+    finished: Path
+    parts: Path
+    jobs: int
+
+    def run(self, deadline: float, lock: IO[str]) -> None:
+        """Builds in a folder beside the finished one and renames it."""
+        partial = self.finished.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)  # of a build that was killed
+        work = partial / "work"
+        work.mkdir(parents=True)
+        log_path = self.finished.with_suffix(".log")
+        command = [sys.executable, "-m", "platformio", "run"]
+        command += ["-e", self.board.id, "-j", str(self.jobs)]
+        started = time.monotonic()
+        with open(log_path, "wb") as log:
+            code = _run(command, self._environment(work), log, deadline, lock)
+        seconds = time.monotonic() - started
+        if code is None:
+            raise BuildError(self.what, f"not finished after {seconds:.0f} s", log_path)
+        if code != 0:
+            log_text = log_path.read_text(encoding="utf-8", errors="replace")
+            raise _failure(self.what, self.board, log_text, log_path)
+        output = work / self.board.id
+        self._keep_parts(output, partial / "parts")
+        for name in _KEPT:
+            (output / name).rename(partial / name)
+        shutil.rmtree(work)
+        partial.rename(self.finished)
+        _log.info("built %s in %.1f s", self.what, seconds)
+
+    def _environment(self, work: Path) -> dict[str, str]:
+        inherited = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("PLATFORMIO_", "HIL_"))
+        }
+        if self.parts.is_dir():
+            inherited["HIL_PARTS_DIR"] = str(self.parts)
+        return inherited | {
+            "HIL_MODEL_DIR": str(self.model_dir),
+            "HIL_BUILD_ID": self.finished.name,
+            "PLATFORMIO_CORE_DIR": str(prepare_core_dir()),
+            "PLATFORMIO_WORKSPACE_DIR": str(work),
+            "PLATFORMIO_BUILD_DIR": str(work),
+            "PLATFORMIO_NO_ANSI": "true",
+            "PLATFORMIO_SETTING_ENABLE_TELEMETRY": "no",
+            "PLATFORMIO_SETTING_CHECK_PLATFORMIO_INTERVAL": "36500",  # days: never ask the network
+        }
+
+    def _keep_parts(self, output: Path, staged: Path) -> None:
+        """Moves the objects that other models can use to the parts folder, if it is not there."""
+        if self.parts.is_dir():
+            return
+        staged.mkdir()
+        for name in _PARTS:
+            if (output / name).is_dir():
+                (output / name).rename(staged / name)
+        try:
+            staged.rename(self.parts)
+        except OSError:  # a build of another model was quicker
+            shutil.rmtree(staged)
 
 
 def _run(
@@ -227,30 +253,37 @@ def _failure(what: str, board: Board, log: str, log_path: Path) -> BuildError | 
     return BuildError(what, text.replace(f"{ROOT}/", ""), log_path)
 
 
-def _build_id(model_dir: Path, recipe: Recipe, board: Board) -> str:
-    """16 hexadecimal digits of a hash over everything that the build depends on."""
+def _parts_id(recipe: Recipe, board: Board) -> str:
+    """16 hexadecimal digits of a hash over all that a build takes, but for the model."""
     digest = hashlib.sha256()
-
-    def add(name: str, content: bytes) -> None:
-        digest.update(f"{name}\0{len(content)}\0".encode())
-        digest.update(content)
-
-    add("compiler", _compiler_version().encode())
-    add("board", board.sha256.encode())
+    _add(digest, "compiler", _compiler_version().encode())
+    _add(digest, "board", board.sha256.encode())
+    _add(digest, "recipe", repr(recipe).encode())
     folders = ["src", "include", "ld", "platform", "kernels", f"ports/{board.build.family}"]
     for folder in [*folders, *recipe.source_dirs]:
         for path in _files(FIRMWARE_DIR / folder):
-            add(str(path.relative_to(FIRMWARE_DIR)), path.read_bytes())
+            _add(digest, str(path.relative_to(FIRMWARE_DIR)), path.read_bytes())
     for path in [FIRMWARE_DIR / "platformio.ini", *(ROOT / module for module in _BUILDER_MODULES)]:
-        add(path.name, path.read_bytes())
-    for path in _files(model_dir):
-        add(f"model/{path.relative_to(model_dir)}", path.read_bytes())
-    for path in map(Path, recipe.libraries):
-        add(str(path), path.read_bytes() if path.is_file() else b"")
+        _add(digest, path.name, path.read_bytes())
     for path in (file for folder in recipe.include_dirs for file in _files(Path(folder))):
         status = path.stat()  # thousands of headers: size and time stand for the content
-        add(str(path), f"{status.st_size} {status.st_mtime_ns}".encode())
+        _add(digest, str(path), f"{status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
+
+
+def _build_id(parts_id: str, model_dir: Path, recipe: Recipe) -> str:
+    """16 hexadecimal digits of a hash over everything that the build depends on."""
+    digest = hashlib.sha256(parts_id.encode())
+    for path in _files(model_dir):
+        _add(digest, str(path.relative_to(model_dir)), path.read_bytes())
+    for path in map(Path, recipe.libraries):
+        _add(digest, str(path), path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()[:16]
+
+
+def _add(digest: hashlib._Hash, name: str, content: bytes) -> None:
+    digest.update(f"{name}\0{len(content)}\0".encode())
+    digest.update(content)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "bench.h"
+#include "build_id.h"
 #include "commands.h"
 #include "image.h"
 #include "model.h"
@@ -32,7 +33,7 @@ static void hello(const char *const *argument)
     wire_rig_decimal("proto", PROTOCOL);
     wire_rig_text("board", HIL_BOARD);
     wire_rig_text("engine", model_info.engine);
-    wire_rig_text("build", HIL_BUILD_ID);
+    wire_rig_text("build", build_id);
     wire_rig_text("model", model_info.sha256);
     wire_rig_decimal("clock_hz", port_clock_hz());
     wire_rig_decimal("in_bytes", bench_in_bytes());

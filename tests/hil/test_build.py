@@ -14,7 +14,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from hil import build as build_module
-from hil.board import board_ids, get_board
+from hil.board import Board, board_ids, get_board
 from hil.build import FIRMWARE_DIR, build
 from hil.errors import BuildError, DoesNotFit, UsageError
 from hil.recipe import Recipe, read_recipe
@@ -29,8 +29,14 @@ def model_dir(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ECHO, tmp_path / "model"))
 
 
+@pytest.fixture(scope="module")
+def builds_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared, so that the bench is compiled once; every test builds another model."""
+    return tmp_path_factory.mktemp("builds")
+
+
 @pytest.fixture
-def builds_dir(tmp_path: Path) -> Path:
+def empty_builds_dir(tmp_path: Path) -> Path:
     return tmp_path / "builds"
 
 
@@ -87,19 +93,36 @@ def test_a_finished_build_is_used_again(builds_dir: Path) -> None:
     assert second.elf.stat().st_mtime_ns == written
 
 
+def build_id(model_dir: Path, board: Board) -> str:
+    recipe = read_recipe(model_dir)
+    return build_module._build_id(build_module._parts_id(recipe, board), model_dir, recipe)
+
+
 def test_any_change_of_the_model_folder_gives_another_build(model_dir: Path) -> None:
-    before = build_module._build_id(model_dir, read_recipe(model_dir), NRF)
+    before = build_id(model_dir, NRF)
 
     edit(model_dir, '.name = "echo"', '.name = "echo2"')
 
-    assert build_module._build_id(model_dir, read_recipe(model_dir), NRF) != before
+    assert build_id(model_dir, NRF) != before
 
 
 def test_boards_never_share_a_build_id() -> None:
-    recipe = read_recipe(ECHO)
-    ids = {build_module._build_id(ECHO, recipe, get_board(board)) for board in board_ids()}
+    ids = {build_id(ECHO, get_board(board)) for board in board_ids()}
 
     assert len(ids) == len(board_ids())
+
+
+def test_another_model_compiles_only_its_own_files(model_dir: Path, empty_builds_dir: Path) -> None:
+    first = build(ECHO, NRF, builds_dir=empty_builds_dir)
+    edit(model_dir, '.name = "echo"', '.name = "echo2"')
+
+    second = build(model_dir, NRF, builds_dir=empty_builds_dir)
+
+    assert "bench.c.o" in (empty_builds_dir / NRF.id / f"{first.build_id}.log").read_text()
+    log = (empty_builds_dir / NRF.id / f"{second.build_id}.log").read_text()
+    compiled = {line.rpartition("/")[2] for line in log.splitlines() if "Compiling" in line}
+    assert compiled == {"model.c.o", "build_id.c.o"}
+    assert second.flash_bytes == first.flash_bytes
 
 
 def test_a_broken_model_gives_the_compilers_first_error_in_one_line(
@@ -221,38 +244,41 @@ def test_a_cpp_source_builds_and_its_constructors_are_kept(
     assert end - start == 4
 
 
-def test_two_builds_of_the_same_thing_at_once_give_one_folder(builds_dir: Path) -> None:
+def test_two_builds_of_the_same_thing_at_once_give_one_folder(empty_builds_dir: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: build(ECHO, NRF, builds_dir=builds_dir), range(2))
+        first, second = pool.map(lambda _: build(ECHO, NRF, builds_dir=empty_builds_dir), range(2))
 
     assert first == second
-    folders = [path for path in (builds_dir / NRF.id).iterdir() if path.is_dir()]
-    assert folders == [first.elf.parent]
+    folders = {path for path in (empty_builds_dir / NRF.id).iterdir() if path.is_dir()}
+    assert {path for path in folders if "parts" not in path.name} == {first.elf.parent}
+    assert len(folders) == 2
 
 
-def test_a_build_killed_half_way_is_done_again(model_dir: Path, builds_dir: Path) -> None:
+def test_a_build_killed_half_way_is_done_again(model_dir: Path, empty_builds_dir: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from hil.board import get_board; "
         "from hil.build import build; "
         "build(Path(sys.argv[1]), get_board('nrf52840_dk'), builds_dir=Path(sys.argv[2]))"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(model_dir), str(builds_dir)])
-    partials = builds_dir / NRF.id
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(model_dir), str(empty_builds_dir)]
+    )
+    partials = empty_builds_dir / NRF.id
     deadline = time.monotonic() + 30.0
     while not list(partials.glob("*.partial/work/*/*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
-    firmware = build(model_dir, NRF, builds_dir=builds_dir)
+    firmware = build(model_dir, NRF, builds_dir=empty_builds_dir)
 
     assert firmware.elf.is_file()
     assert not list(partials.glob("*.partial"))
 
 
-def test_a_build_that_does_not_end_is_killed(builds_dir: Path) -> None:
+def test_a_build_that_does_not_end_is_killed(empty_builds_dir: Path) -> None:
     with pytest.raises(BuildError, match="not finished after"):
-        build(ECHO, NRF, builds_dir=builds_dir, timeout_s=0.2)
+        build(ECHO, NRF, builds_dir=empty_builds_dir, timeout_s=0.2)
 
 
 def test_a_failed_build_can_be_mended_and_tried_again(model_dir: Path, builds_dir: Path) -> None:

@@ -3,7 +3,11 @@
 The environment's name is the board's id; everything else comes from boards/<id>.toml. The model's
 sources and its compiler flags come from the generated folder that HIL_MODEL_DIR names (default:
 firmware/models/echo) and its manifest.json. Written into $BUILD_DIR: memory.ld (the linker script's
-regions), firmware.elf, firmware.map and toolchain.json (compiler and flags).
+regions), build_id.c, firmware.elf, firmware.map and toolchain.json (compiler and flags).
+
+Objects that do not depend on the model (the bench, an engine's interpreter) are taken from
+HIL_PARTS_DIR when that is set: hil/build.py keeps them from an earlier build with the same sources
+and flags. By hand everything is compiled here.
 
 What PlatformIO does by itself elsewhere (libraries, frameworks, downloaded compilers) is not used:
 nothing here needs a network.
@@ -55,17 +59,27 @@ def sources_in(folder):
     return sorted(path for path in folder.iterdir() if path.suffix in SOURCES)
 
 
-def objects(folders, name, flags, include_dirs):
-    """One object per source in `folders`, under $BUILD_DIR/<name>."""
+def objects(folders, name, *, flags, include_dirs, defines=()):
+    """One object per source in `folders`: that of HIL_PARTS_DIR, or one to compile."""
+    parts = os.environ.get("HIL_PARTS_DIR")
     group = env.Clone()
     group.Replace(CPPPATH=[str(path) for path in include_dirs])
-    group.Append(CCFLAGS=flags)
-    built = []
+    group.Append(CCFLAGS=flags, CPPDEFINES=list(defines))
+    found = []
     for number, folder in enumerate(folders):
         for source in sources_in(folder):
-            target = BUILD / name / str(number) / f"{source.name}.o"
-            built += group.Object(target=str(target), source=env.File(str(source)))
-    return built
+            place = Path(name) / str(number) / f"{source.name}.o"
+            if parts and (Path(parts) / place).is_file():
+                found.append(env.File(str(Path(parts) / place)))
+            else:
+                found += group.Object(target=str(BUILD / place), source=env.File(str(source)))
+    return found
+
+
+def write_if_changed(path, text):
+    """Writes a file that the build makes, unless it holds that text already."""
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)
 
 
 try:
@@ -92,10 +106,13 @@ MEMORY
     RAM   (rwx) : ORIGIN = 0x{ram_origin:08X}, LENGTH = {ram_bytes}
 }}
 """
-BUILD.mkdir(parents=True, exist_ok=True)
-memory_path = BUILD / "memory.ld"
-if not memory_path.is_file() or memory_path.read_text() != memory_ld:
-    memory_path.write_text(memory_ld)
+write_if_changed(BUILD / "memory.ld", memory_ld)
+build_id = os.environ.get("HIL_BUILD_ID", "0" * 16)
+(BUILD / "id").mkdir(exist_ok=True)
+write_if_changed(
+    BUILD / "id" / "build_id.c",
+    f'#include "build_id.h"\n\nconst char build_id[] = "{build_id}";\n',
+)
 
 env.Replace(
     AR="arm-none-eabi-gcc-ar",
@@ -108,13 +125,6 @@ env.Replace(
     CCFLAGS=[*CPU_FLAGS[board.mcu.core], *COMMON_FLAGS, f"-ffile-prefix-map={ROOT}=."],
     CFLAGS=C_FLAGS,
     CXXFLAGS=CXX_FLAGS,
-    CPPDEFINES=[
-        ("HIL_BOARD", f'\\"{board.id}\\"'),
-        ("HIL_BUILD_ID", f'\\"{os.environ.get("HIL_BUILD_ID", "0" * 16)}\\"'),
-        ("HIL_CLOCK_HZ", board.mcu.clock_hz),
-        ("HIL_BAUD", board.link.baud),
-        *sorted(board.build.defines.items()),
-    ],
     LINKFLAGS=[
         *CPU_FLAGS[board.mcu.core],
         *LINK_FLAGS,
@@ -125,24 +135,38 @@ env.Replace(
 )
 env.ProcessFlags(env.get("BUILD_FLAGS"))
 
-bench_objects = objects(
-    [FIRMWARE / "src", port_dir], "bench", BENCH_FLAGS, [FIRMWARE / "include", FIRMWARE / "src"]
-)
-model_objects = objects(
-    [model_dir, *(FIRMWARE / folder for folder in recipe.source_dirs)],
-    "model",
-    list(recipe.flags),
-    [
-        model_dir,
-        FIRMWARE / "include",
-        FIRMWARE / "kernels",
-        *(FIRMWARE / folder for folder in recipe.source_dirs),
-        *recipe.include_dirs,
-    ],
-)
+include_dirs = [FIRMWARE / "include", FIRMWARE / "kernels"]
+engine_dirs = [FIRMWARE / folder for folder in recipe.source_dirs]
+image_objects = [
+    *objects(
+        [FIRMWARE / "src", port_dir],
+        "bench",
+        flags=BENCH_FLAGS,
+        include_dirs=[FIRMWARE / "include", FIRMWARE / "src"],
+        defines=[
+            ("HIL_BOARD", f'\\"{board.id}\\"'),
+            ("HIL_CLOCK_HZ", board.mcu.clock_hz),
+            ("HIL_BAUD", board.link.baud),
+            *sorted(board.build.defines.items()),
+        ],
+    ),
+    *objects(
+        engine_dirs,
+        "engine",
+        flags=list(recipe.flags),
+        include_dirs=[*include_dirs, *engine_dirs, *recipe.include_dirs],
+    ),
+    *objects(
+        [model_dir],
+        "model",
+        flags=list(recipe.flags),
+        include_dirs=[model_dir, *include_dirs, *engine_dirs, *recipe.include_dirs],
+    ),
+    *objects([BUILD / "id"], "id_object", flags=BENCH_FLAGS, include_dirs=[FIRMWARE / "src"]),
+]
 libraries = [env.File(path) for path in recipe.libraries]
-elf = env.Program(env.subst("$PROGPATH"), bench_objects + model_objects, LIBS=[*libraries, "m"])
-env.Depends(elf, [str(memory_path), str(FIRMWARE / "ld" / "firmware.ld"), *libraries])
+elf = env.Program(env.subst("$PROGPATH"), image_objects, LIBS=[*libraries, "m"])
+env.Depends(elf, [str(BUILD / "memory.ld"), str(FIRMWARE / "ld" / "firmware.ld"), *libraries])
 env.Replace(PIOMAINPROG=elf)
 
 compiler = subprocess.run(
