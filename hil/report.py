@@ -35,9 +35,13 @@ MEMORY_NOTE = (
 ENERGY_NOTE = "Energy is an estimate: data-sheet supply current x voltage x latency."
 
 
-def place_title(board: str, place: str, source: str) -> str:
-    """Such as "nrf52840_dk (virtual)", with the place's own name on hardware."""
-    return f"{board} ({source})" if source == "virtual" else f"{board} ({source}, {place})"
+def place_title(records: Sequence[Record]) -> str:
+    """Where the records of one place come from, such as "nrf52840_dk (virtual, cycles by ...)"."""
+    first = records[0]
+    if first.source == "hardware":
+        return f"{first.board} (hardware, {first.place})"
+    timing = ", ".join(sorted({record.timing_model or "" for record in records}))
+    return f"{first.board} (virtual, cycles by {timing})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,7 @@ def bench_tables(rows: Sequence[Row], *, width: int = WIDE) -> RenderableType:
 
 
 def _bench_table(records: Sequence[Record], width: int) -> Table:
-    first = records[0]
-    table = _table(place_title(first.board, first.place, first.source))
+    table = _table(place_title(records))
     columns = [column for column in _BENCH_COLUMNS if width >= WIDE or not column.wide_only]
     _add_columns(table, columns)
     baseline = {r.model.sha256: r for r in records if r.engine == "reference"}
@@ -107,8 +110,7 @@ def _bench_cells(record: Record, baseline: Record | None) -> dict[str, str]:
 
 def layer_table(record: Record) -> Table:
     """Cycles of every layer, in execution order, with its share of their sum."""
-    title = place_title(record.board, record.place, record.source)
-    table = _table(f"{record.model.name}, engine {record.engine}, {title}")
+    table = _table(f"{record.model.name}, engine {record.engine}, {place_title([record])}")
     table.add_column("layer", overflow="fold")
     table.add_column("op")
     for heading in ("MACs", "cycles", "share", "cycles\nper MAC"):
@@ -163,7 +165,7 @@ def _pareto_cells(found: Found) -> list[str]:
 def pareto_table(front: PlaceFront, *, width: int = WIDE) -> Table:
     """The front of one place, fastest first, for a terminal of `width` columns."""
     table = _table(
-        f"{place_title(front.board, front.place, front.source)}: {len(front.front)} of "
+        f"{_front_title(front)}: {len(front.front)} of "
         f"{len(front.found)} networks on the front of {_objectives(front)}"
     )
     shown = [width >= WIDE or not column.wide_only for column in _PARETO_COLUMNS]
@@ -194,7 +196,7 @@ def pareto_markdown(
     """The whole report as Markdown; `plots` are the names of the pictures by place."""
     lines = [f"# Study {study.name}", "", *(f"* {note}" for note in pareto_notes(study, cost))]
     for front in fronts:
-        title = place_title(front.board, front.place, front.source)
+        title = _front_title(front)
         headings = [column.heading.replace("\n", " ") for column in _PARETO_COLUMNS]
         lines += [
             "",
@@ -330,6 +332,10 @@ def _number(value: float | None, form: str, scale: float = 1) -> str:
 
 def _energy(record: Record) -> str:
     return f"{record.energy_uj.median:,.1f}" if record.energy_uj else "-"
+
+
+def _front_title(front: PlaceFront) -> str:
+    return place_title([found.record for found in front.found])
 
 
 def _objectives(front: PlaceFront) -> str:

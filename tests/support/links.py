@@ -1,7 +1,12 @@
-"""A link whose other end is a script."""
+"""Boards that are scripts: behind a link, and behind a pty that is opened like a serial port."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import threading
+import tty
 from collections.abc import Callable, Iterable
 
 from hil.errors import LinkError
@@ -53,3 +58,35 @@ class FakeLink:
     def _check(self) -> None:
         if self.gone:
             raise LinkError(self.port, "the device is gone")
+
+
+class PtyBoard:
+    """The other end of a pty: answers each command as a script says, in a thread."""
+
+    def __init__(self, script: Script) -> None:
+        self._master, slave = pty.openpty()
+        tty.setraw(slave)
+        self.port = os.ttyname(slave)
+        self._slave = slave  # kept open: a pty without a reader loses what is written
+        self._script = script
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        received = b""
+        with contextlib.suppress(OSError):
+            while data := os.read(self._master, 4096):
+                *commands, received = (received + data).split(b"%")
+                for command in commands:
+                    for chunk in self._script(command):
+                        os.write(self._master, chunk)
+
+    def send(self, data: bytes) -> None:
+        """What a board prints without being asked."""
+        os.write(self._master, data)
+
+    def vanish(self) -> None:
+        """As when the cable is pulled."""
+        os.close(self._slave)
+        with contextlib.suppress(OSError):
+            os.close(self._master)
