@@ -100,7 +100,7 @@ class Builder:
         """Symmetric s8 weights, quantised along `axis`; some channels may be all zero."""
         count = shape[axis] if per_channel else 1
         scales = tuple(f32(s) for s in np.exp(self.rng.uniform(-6.5, -3, count)))
-        data = self.rng.integers(-128, 128, shape)
+        data = self.rng.integers(-127, 128, shape)
         if shape[axis] > 2 and self.rng.random() < 0.2:
             np.moveaxis(data, axis, 0)[self.rng.integers(shape[axis])] = 0
         quant = ir.Quant(scales, (0,) * count, axis if count > 1 else None)
