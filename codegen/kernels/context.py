@@ -21,6 +21,10 @@ _C_TYPES = {
 }
 
 
+#: Bytes of the types below 32 bits.
+_NUMBER_BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Array:
     """A constant array in model_weights.c. `values` has one row per element if the type is a struct.
@@ -32,16 +36,6 @@ class Array:
     c_type: str
     values: NDArray[np.generic]
     comment: str
-
-    #: bytes of one number of each type that generated arrays use
-    _NUMBER_BYTES = {
-        "int8_t": 1,
-        "uint8_t": 1,
-        "int16_t": 2,
-        "int32_t": 4,
-        "uint32_t": 4,
-        "float": 4,
-    }
 
     @property
     def length(self) -> int:
@@ -56,7 +50,7 @@ class Array:
     @property
     def size_bytes(self) -> int:
         """Bytes in flash; the structs of firmware/kernels are made of int32_t."""
-        return int(self.values.size) * self._NUMBER_BYTES.get(self.c_type, 4)
+        return self.values.size * _NUMBER_BYTES.get(self.c_type, 4)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -201,10 +201,10 @@ def _product_flash_bytes(shape: Window) -> int:
 def _product_context(graph: Graph, op: Op) -> ConvContext:
     shape, layer = _as_convolution(graph, op)
     runs = (shape.run_taps * shape.in_c,) * (shape.kh * shape.kw // shape.run_taps)
-    ordered = layer.weights[:, column_order(runs)]
+    ordered = layer.live_weights[:, column_order(runs)]
     depth = _depth(shape)
     words = pack_pairs(np.pad(ordered, ((0, 0), (0, depth - ordered.shape[1]))))
-    weight_words = pack_tiles(words, tile_pairs=2, step=1)
+    weight_words = pack_tiles(words, tiles=shape.out_c // 4, tile_pairs=2, step=1)
     arrays = (
         Array(
             f"{op.name}_weight",

@@ -112,7 +112,7 @@ def _planes_context(graph: Graph, op: Op, *, planes: int) -> DepthwiseContext:
     assert isinstance(op, DepthwiseConv2D)
     shape = window(graph, op)
     layer = _layer(graph, op)
-    rows = layer.weights.reshape(-1, shape.kh, shape.kw)
+    rows = layer.live_weights.reshape(-1, shape.kh, shape.kw)
     rows = np.pad(rows, ((0, 0), (0, 0), (0, -shape.kw % 4)))
     arrays = (
         Array(

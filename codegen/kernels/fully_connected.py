@@ -105,14 +105,14 @@ def _pairs_cost(graph: Graph, op: Op) -> Cost:
 
 def _pairs_context(graph: Graph, op: Op) -> DenseContext:
     layer = _layer(graph, op)
-    in_features = layer.weights.shape[1]
-    padded = np.pad(layer.weights, ((0, 0), (0, -in_features % 4)))
+    out_features, in_features = layer.weights.shape
+    padded = np.pad(layer.live_weights, ((0, 0), (0, -in_features % 4)))
     words = pack_pairs(padded[:, column_order((padded.shape[1],))])
     arrays = (
         Array(
             f"{op.name}_weight",
             "uint32_t",
-            pack_tiles(words, tile_pairs=TILE // 2, step=2),
+            pack_tiles(words, tiles=out_features // TILE, tile_pairs=TILE // 2, step=2),
             "outputs in pairs; tiles of four pairs, two words of each in turns; order of dot_8x1_step",
         ),
         Array(

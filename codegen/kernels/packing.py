@@ -48,11 +48,39 @@ class Product:
         return folded
 
     @property
-    def sum_bounds(self) -> Int64s:
-        """(out_c,): no sum of a channel, bias included, is larger in magnitude."""
-        products = np.abs(self.weights.astype(np.int64)).sum(axis=1) * MAX_MAGNITUDE
-        bounds: Int64s = products + np.abs(self.bias)
-        return bounds
+    def sum_range(self) -> tuple[Int64s, Int64s]:
+        """(out_c,) lowest and highest sum of each channel, bias included, over all int8 activations."""
+        weights = self.weights.astype(np.int64)
+        at_lowest, at_highest = weights * -128, weights * 127
+        lowest: Int64s = self.bias + np.minimum(at_lowest, at_highest).sum(axis=1)
+        highest: Int64s = self.bias + np.maximum(at_lowest, at_highest).sum(axis=1)
+        return lowest, highest
+
+    def outputs(self, sums: Int64s) -> Int64s:
+        """(out_c,) the output of each channel for one sum of it."""
+        quant = self.quant
+        scaled = fixed_point.multiply_by_quantized_multiplier(
+            fixed_point.wrap_int32(sums), quant.multiplier, quant.shift
+        )
+        clamped: Int64s = np.clip(scaled + quant.out_zp, quant.act_min, quant.act_max)
+        return clamped
+
+    @property
+    def is_constant(self) -> NDArray[np.bool_]:
+        """(out_c,) whether a channel gives the same value for every input: no weights, or a tiny scale."""
+        lowest, highest = self.sum_range
+        # A sum that wraps around may give anything in between.
+        is_monotonic = (lowest >= fixed_point.INT32_MIN) & (highest <= fixed_point.INT32_MAX)
+        is_monotonic &= (self.quant.shift <= 0) | (lowest == highest)
+        has_one_value = self.outputs(lowest) == self.outputs(highest)
+        return np.asarray((lowest == highest) | (is_monotonic & has_one_value))
+
+
+    @property
+    def live_weights(self) -> Int8s:
+        """The weights with those of constant channels set to 0: channel_table makes up for them."""
+        live: Int8s = np.where(self.is_constant[:, None], np.int8(0), self.weights)
+        return live
 
 
 def product(
@@ -87,7 +115,7 @@ def column_order(runs: tuple[int, ...]) -> NDArray[np.intp]:
 
 def refuse_pairs(layer: Product) -> str | None:
     """Why these weights cannot be packed in pairs of channels, or None."""
-    low, high = _channel_pairs(layer.weights)
+    low, high = _channel_pairs(layer.live_weights)
     if np.any(high.astype(np.int64) - (low < 0) < -128):
         return "a weight of -128 stands beside a negative one in the pair of channels"
     if np.any(np.abs(high.astype(np.int64)).sum(axis=1) * MAX_MAGNITUDE >= PAIR_SUM_LIMIT):
@@ -109,25 +137,30 @@ def pack_pairs(weights: Int8s) -> NDArray[np.uint32]:
     return np.ascontiguousarray(halves).view("<u4").astype(np.uint32)
 
 
-def pack_tiles(words: NDArray[np.uint32], tile_pairs: int, step: int) -> NDArray[np.uint32]:
-    """Words in the order of use: tiles of `tile_pairs` pairs that take `step` words each in turns, then single pairs.
+def pack_tiles(
+    words: NDArray[np.uint32], *, tiles: int, tile_pairs: int, step: int
+) -> NDArray[np.uint32]:
+    """Words in the order of use: in a tile, its pairs take `step` words each in turns; then single pairs.
 
     Args:
         words: (pairs, words of a pair); the number of words is a multiple of `step`.
-        tile_pairs: pairs of channels whose sums are computed together.
+        tiles: how many tiles there are.
+        tile_pairs: pairs of channels in a tile, whose sums are computed together.
         step: words of one pair that are used one after another.
     """
-    pairs, length = words.shape
-    tiled = pairs // tile_pairs * tile_pairs
-    tiles = words[:tiled].reshape(-1, tile_pairs, length // step, step).transpose(0, 2, 1, 3)
-    return np.concatenate([tiles.reshape(-1), words[tiled:].reshape(-1)])
+    tiled = tiles * tile_pairs
+    in_tiles = words[:tiled].reshape(tiles, tile_pairs, words.shape[1] // step, step)
+    in_turns = in_tiles.transpose(0, 2, 1, 3).reshape(-1)
+    return np.concatenate([in_turns, words[tiled:].reshape(-1)])
 
 
 def refuse_channel_table(layer: Product) -> str | None:
     """Why requantize_channel cannot be used for this layer, or None."""
-    if np.any(layer.sum_bounds >= SUM_LIMIT):
+    varies = ~layer.is_constant
+    lowest, highest = layer.sum_range
+    exponents = -layer.quant.shift[varies]
+    if np.any(np.maximum(-lowest, highest)[varies] >= SUM_LIMIT):
         return "a sum may need more than 31 bits"
-    exponents = -layer.quant.shift[~_is_always_zero(layer)]
     if np.any(exponents < 1):
         return "a scale is 0.5 or more"
     if np.any(exponents > MAX_EXPONENT):
@@ -135,21 +168,17 @@ def refuse_channel_table(layer: Product) -> str | None:
     return None
 
 
-def _is_always_zero(layer: Product) -> NDArray[np.bool_]:
-    """(out_c,): whether a channel's scale is so small that every sum is rounded to 0."""
-    bounds, quant = layer.sum_bounds, layer.quant
-    largest = fixed_point.multiply_by_quantized_multiplier(bounds, quant.multiplier, quant.shift)
-    smallest = fixed_point.multiply_by_quantized_multiplier(-bounds, quant.multiplier, quant.shift)
-    return (quant.shift <= 0) & (largest == 0) & (smallest == 0)
-
-
 def channel_table(layer: Product) -> NDArray[np.int32]:
-    """(out_c, 4): bias, multiplier, round, exponent of each channel, the struct requantize_t."""
-    is_zero = _is_always_zero(layer)
-    multiplier = np.where(is_zero, 0, layer.quant.multiplier).astype(np.int64)
-    exponent = np.where(is_zero, 1, -layer.quant.shift).astype(np.int64)
-    rounding = (np.int64(1) << (exponent - 1)) + (np.int64(layer.quant.out_zp) << exponent)
-    bias = np.where(is_zero, 0, layer.bias)
+    """(out_c, 4): bias, multiplier, round, exponent of each channel, the struct requantize_t.
+
+    A channel whose output is constant gets a multiplier of 0, and the value through `round`.
+    """
+    is_constant = layer.is_constant
+    exponent = np.where(is_constant, 1, -layer.quant.shift).astype(np.int64)
+    offset = np.where(is_constant, layer.outputs(layer.sum_range[0]), layer.quant.out_zp)
+    rounding = (np.int64(1) << (exponent - 1)) + (offset << exponent)
+    multiplier = np.where(is_constant, 0, layer.quant.multiplier)
+    bias = np.where(is_constant, 0, layer.bias)
     return np.stack([bias, multiplier, rounding, exponent], axis=1).astype(np.int32)
 
 
