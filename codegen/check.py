@@ -39,7 +39,7 @@ class Operands:
         self.op = op
         self.inputs = [graph.tensors[i] for i in op.inputs]
         self.output = graph.tensors[op.outputs[0]]
-        self.where = f"op {op.name} (operator {op.source} of the file)"
+        self.where = f"op {op.name}"
 
     def invalid(self, rule: str) -> GraphInvalid:
         """An error that names this op."""

@@ -1,0 +1,275 @@
+"""Passes: less to run, and not one bit of the outputs changed."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+
+import graphs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codegen import ir, passes, reference
+from codegen.check import check
+from codegen.import_tflite import import_tflite
+
+Build = Callable[[graphs.Builder], list[int]]
+
+
+def kinds(graph: ir.Graph) -> list[str]:
+    return [op.kind for op in graph.ops]
+
+
+def made(build: Build, seed: int = 0) -> ir.Graph:
+    b = graphs.Builder(np.random.default_rng(seed), "net")
+    return b.graph(build(b))
+
+
+def assert_same_outputs(before: ir.Graph, after: ir.Graph, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(3):
+        inputs = graphs.random_inputs(rng, before)
+        for old, new in zip(
+            reference.run(before, inputs), reference.run(after, inputs), strict=True
+        ):
+            assert np.array_equal(old, new)
+
+
+def shrunk(build: Build) -> list[str]:
+    """Kinds of the ops that are left of a graph after all passes, which must compute the same."""
+    before = made(build)
+    after = passes.run(before)
+    assert_same_outputs(before, after)
+    return kinds(after)
+
+
+def padded_by(b: graphs.Builder, *, value: int | None = None) -> int:
+    return b.pad(b.input((1, 5, 6, 3)), ((0, 0), (1, 2), (0, 1), (0, 0)), value=value)
+
+
+# What goes
+
+
+def test_a_pad_by_the_zero_point_goes_into_the_convolution() -> None:
+    assert shrunk(lambda b: [b.conv2d(padded_by(b), 4, (3, 3), padding="VALID")]) == ["CONV_2D"]
+    assert shrunk(
+        lambda b: [b.depthwise_conv2d(padded_by(b), (3, 3), stride=(2, 2), padding="VALID")]
+    ) == ["DEPTHWISE_CONV_2D"]
+
+
+def test_a_pad_below_every_value_goes_into_the_maximum() -> None:
+    assert shrunk(lambda b: [b.pool(ir.MaxPool2D, padded_by(b, value=-128), (3, 3))]) == [
+        "MAX_POOL_2D"
+    ]
+
+
+def test_a_pad_read_by_two_convolutions_goes_into_both() -> None:
+    def build(b: graphs.Builder) -> list[int]:
+        x = padded_by(b)
+        y = b.conv2d(x, 2, (3, 3), padding="VALID")
+        return [y, b.depthwise_conv2d(x, (3, 3), padding="VALID")]
+
+    assert shrunk(build) == ["CONV_2D", "DEPTHWISE_CONV_2D"]
+
+
+@pytest.mark.parametrize(
+    "activation", [ir.Activation.RELU, ir.Activation.RELU6, ir.Activation.RELU_N1_TO_1]
+)
+def test_a_relu_of_the_same_scale_goes_into_the_op_before(activation: ir.Activation) -> None:
+    quant = ir.Quant((graphs.f32(0.05),), (-20,))
+
+    def convolved(b: graphs.Builder) -> list[int]:
+        y = b.conv2d(b.input((1, 5, 5, 2)), 3, (3, 3), out_quant=quant)
+        return [b.relu(y, activation)]
+
+    def added(b: graphs.Builder) -> list[int]:
+        y = b.elementwise(ir.Add, b.input((1, 9)), b.input((1, 9)), out_quant=quant)
+        return [b.relu(y, activation)]
+
+    assert shrunk(convolved) == ["CONV_2D"]
+    assert shrunk(added) == ["ADD"]
+
+
+def test_aliases_in_the_middle_cost_nothing_and_those_of_one_shape_vanish() -> None:
+    def build(b: graphs.Builder) -> list[int]:
+        x = b.tanh(b.input((1, 3, 1, 4)))
+        x = b.reshape(b.reshape(x, (12,)), (1, 3, 1, 4))
+        x = b.strided_slice(x, (0, 0, 0, 0), (1, 3, 1, 4), (1, 1, 1, 1))
+        x = b.transpose(x, (2, 1, 0, 3))
+        return [b.logistic(b.concatenation([x], 1))]
+
+    assert shrunk(build) == ["TANH", "LOGISTIC"]
+
+
+def test_a_transpose_that_only_moves_axes_of_one_is_an_alias() -> None:
+    def build(b: graphs.Builder) -> list[int]:
+        return [b.softmax(b.transpose(b.tanh(b.input((1, 1, 5))), (2, 0, 1)))]
+
+    assert shrunk(build) == ["TANH", "RESHAPE", "SOFTMAX"]
+
+
+def test_what_maps_every_value_to_itself_vanishes() -> None:
+    quant = ir.Quant((graphs.f32(0.1),), (-128,))
+
+    def build(b: graphs.Builder) -> list[int]:
+        x = b.leaky_relu(b.input((1, 7)), 0.1, out_quant=quant)
+        return [b.tanh(b.quantize(b.relu(x), ir.DType.S8, out_quant=quant))]
+
+    assert shrunk(build) == ["LEAKY_RELU", "TANH"]
+
+
+def test_what_has_only_constant_inputs_is_computed_now() -> None:
+    def build(b: graphs.Builder) -> list[int]:
+        constant = b.constant(b.rng.integers(-128, 128, (1, 6)), ir.DType.S8, b.tensors[0].quant)
+        moved = b.transpose(b.reshape(b.tanh(constant), (2, 3)), (1, 0))
+        return [b.elementwise(ir.Add, 0, b.reshape(moved, (1, 6)))]
+
+    before = made(lambda b: build(b) if b.input((1, 6)) == 0 else [])
+
+    after = passes.run(before)
+
+    assert kinds(after) == ["ADD"]
+    assert_same_outputs(before, after)
+
+
+def test_dead_ops_and_tensors_are_dropped() -> None:
+    def build(b: graphs.Builder) -> list[int]:
+        x = b.input((1, 8))
+        b.fully_connected(x, 4)
+        return [b.logistic(x)]
+
+    after = passes.run(made(build))
+
+    assert kinds(after) == ["LOGISTIC"]
+    assert len(after.tensors) == 2
+
+
+def test_a_model_output_keeps_its_tensor() -> None:
+    def build(b: graphs.Builder) -> list[int]:
+        x = b.tanh(b.input((1, 4)))
+        return [b.reshape(x, (1, 4))]
+
+    before = made(build)
+    after = passes.run(before)
+
+    assert kinds(after) == ["TANH"]
+    assert after.tensors[after.outputs[0]].name == before.tensors[before.outputs[0]].name
+
+
+# What stays
+
+
+def test_what_would_change_a_bit_stays() -> None:
+    assert "PAD" in shrunk(lambda b: [b.conv2d(padded_by(b, value=99), 2, (3, 3))])
+    assert "PAD" in shrunk(lambda b: [b.pool(ir.AveragePool2D, padded_by(b), (3, 3))])
+    assert "PAD" in shrunk(lambda b: [b.pool(ir.MaxPool2D, padded_by(b, value=-127), (3, 3))])
+    assert "PAD" in shrunk(lambda b: [b.conv2d(padded_by(b), 2, (1, 1))])
+    assert "PAD" in shrunk(
+        lambda b: [b.conv2d(b.pad(b.input((1, 4, 4, 2)), ((0, 0),) * 3 + ((0, 1),)), 2, (3, 3))]
+    )
+    assert "TRANSPOSE" in shrunk(lambda b: [b.transpose(b.input((1, 3, 4)), (0, 2, 1))])
+    assert "STRIDED_SLICE" in shrunk(lambda b: [b.strided_slice(b.input((4,)), (3,), (-1,), (-1,))])
+
+
+def test_a_relu_that_changes_the_scale_or_has_company_stays() -> None:
+    def rescaled(b: graphs.Builder) -> list[int]:
+        y = b.conv2d(b.input((1, 4, 4, 2)), 2, (1, 1))
+        return [b.relu(y, out_quant=ir.Quant((graphs.f32(0.011),), (-128,)))]
+
+    def read_twice(b: graphs.Builder) -> list[int]:
+        y = b.conv2d(b.input((1, 4, 4, 2)), 2, (1, 1), out_quant=ir.Quant((0.5,), (3,)))
+        return [b.relu(y), b.tanh(y)]
+
+    def after_an_activation(b: graphs.Builder) -> list[int]:
+        quant = ir.Quant((0.5,), (3,))
+        x = b.input((1, 4, 4, 2))
+        y = b.conv2d(x, 2, (1, 1), activation=ir.Activation.RELU_N1_TO_1, out_quant=quant)
+        return [b.relu(y)]
+
+    for build in (rescaled, read_twice, after_an_activation):
+        assert "RELU" in shrunk(build)
+
+
+def test_a_reshape_straight_from_input_to_output_stays() -> None:
+    assert shrunk(lambda b: [b.reshape(b.input((1, 4)), (1, 4))]) == ["RESHAPE"]
+
+
+# All of them
+
+
+def test_every_file_in_the_folder_is_a_pass_that_runs() -> None:
+    files = {module.name for module in pkgutil.iter_modules(passes.__path__)} - {"rewrite"}
+
+    assert {run.__module__.rsplit(".", 1)[1] for run in passes.PASSES} == files
+
+
+def test_real_models_compute_the_same_and_keep_their_macs(models_dir: Path) -> None:
+    for path in sorted(models_dir.glob("*.tflite")):
+        before = import_tflite(path.read_bytes(), path.stem)
+        after = passes.run(before)
+
+        assert after.nominal_macs == before.nominal_macs == ir.graph_macs(after)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> ir.Graph:
+    """Random ops one after another, many of them removable, read from anywhere before."""
+    b = graphs.Builder(np.random.default_rng(draw(st.integers(0, 2**32 - 1))), "net")
+    images = [
+        b.input((1, draw(st.integers(3, 6)), draw(st.integers(3, 6)), draw(st.integers(1, 3))))
+    ]
+    for _ in range(draw(st.integers(1, 8))):
+        x = draw(st.sampled_from(images))
+        _, h, w, c = b.shape(x)
+        choice = draw(st.integers(0, 11))
+        if choice == 0:
+            pads = [(draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(2)]
+            value = draw(st.sampled_from([None, -128, 7]))
+            y = b.pad(x, ((0, 0), *pads, (0, 0)), value=value)
+        elif choice in (1, 2):
+            keeps = draw(st.booleans())
+            y = b.conv2d(
+                x, c, (min(h, 3), min(w, 2)), out_quant=b.tensors[x].quant if keeps else None
+            )
+        elif choice == 3:
+            y = b.depthwise_conv2d(x, (min(h, 2), min(w, 3)), padding="VALID")
+        elif choice == 4:
+            y = b.pool(ir.MaxPool2D, x, (min(h, 2), min(w, 2)))
+        elif choice in (5, 6):
+            y = b.relu(x, draw(st.sampled_from([ir.Activation.RELU, ir.Activation.RELU6])))
+        elif choice == 7:
+            y = b.transpose(x, (0, 1, 2, 3))
+        elif choice == 8:
+            y = b.reshape(b.reshape(x, (h * w * c,)), (1, h, w, c))
+        elif choice == 9:
+            y = b.strided_slice(x, (0, 0, 0, 0), (1, h, w, c), (1, 1, 1, 1))
+        elif choice == 10:
+            y = b.elementwise(ir.Add, x, x)
+        else:
+            y = b.quantize(x, ir.DType.S8, out_quant=b.tensors[x].quant)
+        images.append(y)
+    read = {tensor for op in b.ops for tensor in op.inputs}
+    return b.graph([i for op in b.ops for i in op.outputs if i not in read])
+
+
+@settings(max_examples=120, deadline=None)
+@given(networks())
+def test_random_networks_compute_the_same_after_every_pass(graph: ir.Graph) -> None:
+    rng = np.random.default_rng(0)
+    inputs = graphs.random_inputs(rng, graph)
+    expected = reference.run(graph, inputs)
+
+    for run_pass in passes.PASSES:
+        graph = run_pass(graph)
+        check(graph)
+        for old, new in zip(expected, reference.run(graph, inputs), strict=True):
+            assert np.array_equal(old, new)
+
+
+def test_passes_find_nothing_more_the_second_time() -> None:
+    once = passes.run(made(lambda b: [b.relu(b.conv2d(padded_by(b), 4, (3, 3), padding="VALID"))]))
+
+    assert passes.run(once).ops == once.ops
