@@ -207,6 +207,7 @@ class _Server:
         self._outputs = len(outputs)
         # Asking for one too many made TFLM complain; that must not be quoted in a later error.
         os.ftruncate(sys.stderr.fileno(), 0)
+        os.lseek(sys.stderr.fileno(), 0, os.SEEK_SET)
         return inputs, outputs
 
     def _run(self, arrays: list[Array]) -> list[Array]:

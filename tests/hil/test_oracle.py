@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graphs import Builder
 
+from codegen import ir
+from codegen.export_tflite import export_tflite
 from hil.errors import OracleError
 from hil.oracle import Oracle
 
@@ -73,6 +76,20 @@ def test_garbage_is_an_oracle_error() -> None:
 def test_a_truncated_model_is_an_oracle_error(kws: bytes) -> None:
     with pytest.raises(OracleError, match="TFLM cannot load the model"):
         Oracle(kws[: len(kws) // 3])
+
+
+def test_an_error_quotes_what_tflm_printed_and_nothing_from_before() -> None:
+    # TFLM loads a quantisation from float to u8, and refuses to run it.
+    b = Builder(np.random.default_rng(0))
+    graph = b.graph([b.quantize(b.input((1, 4), dtype=ir.DType.F32), ir.DType.U8)])
+
+    with Oracle(export_tflite(graph)) as oracle, pytest.raises(OracleError) as caught:
+        oracle.outputs([np.zeros((1, 4), np.float32)])
+
+    assert str(caught.value).endswith(
+        "it printed: Input FLOAT32, output UINT8 not supported. | "
+        "Node QUANTIZE (number 0) failed to invoke with status 1"
+    )
 
 
 def test_an_input_of_the_wrong_shape_is_named(kws: bytes) -> None:
