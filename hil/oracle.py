@@ -148,9 +148,7 @@ class Oracle:
             else:
                 problem, answer = f"no answer within {self._deadline_s:.1f} s", None
         except (EOFError, OSError):
-            code = self._child.wait()
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            problem, answer = f"its process ended with {how}", None
+            problem, answer = f"its process {self._end_of_child()}", None
         if problem is None:
             return answer
         # TFLM's state is unknown now: nothing that it says later may look like an answer.
@@ -158,11 +156,21 @@ class Oracle:
         self.close()
         raise OracleError(message)
 
+    def _end_of_child(self) -> str:
+        """How the child ended, after it closed its end of the channel."""
+        try:
+            code = self._child.wait(timeout=5.0)
+        except subprocess.TimeoutExpired:
+            return "closed its channel"
+        return f"ended with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
+
     def _last_words(self) -> str:
         """What TFLM printed last, as the end of a sentence."""
         self._printed.seek(0)
         lines = [s for s in self._printed.read().decode(errors="replace").splitlines() if s.strip()]
-        return f"; it printed: {' | '.join(lines[-4:])}" if lines else ""
+        # Names from the model are among it: no control characters, no pages of text.
+        shown = ["".join(c if c.isprintable() else "?" for c in s[:200]) for s in lines[-4:]]
+        return f"; it printed: {' | '.join(shown)}" if shown else ""
 
 
 def _details(describe: Callable[[int], dict[str, Any]]) -> list[TensorDetails]:
