@@ -114,7 +114,7 @@ def build(
     if not finished.is_dir():
         deadline = time.monotonic() + timeout_s
         finished.parent.mkdir(parents=True, exist_ok=True)
-        what = f"{model_dir.name} for {board.id}"
+        what = f"{recipe.model} with engine {recipe.engine}"
         with _lock(finished.with_suffix(".lock"), deadline, what) as lock:
             if not finished.is_dir():
                 parts = finished.with_name(f"parts-{parts_id}")
@@ -143,21 +143,25 @@ class _Work:
         command = [sys.executable, "-m", "platformio", "run"]
         command += ["-e", self.board.id, "-j", str(self.jobs)]
         started = time.monotonic()
-        with open(log_path, "wb") as log:
-            code = _run(command, self._environment(work), log, deadline, lock)
-        seconds = time.monotonic() - started
-        if code is None:
-            raise BuildError(self.what, f"not finished after {seconds:.0f} s", log_path)
-        if code != 0:
-            log_text = log_path.read_text(encoding="utf-8", errors="replace")
-            raise _failure(self.what, self.board, log_text, log_path)
-        output = work / self.board.id
-        self._keep_parts(output, partial / "parts")
-        for name in _KEPT:
-            (output / name).rename(partial / name)
-        shutil.rmtree(work)
-        partial.rename(self.finished)
-        _log.info("built %s in %.1f s", self.what, seconds)
+        try:
+            with open(log_path, "wb") as log:
+                code = _run(command, self._environment(work), log, deadline, lock)
+            seconds = time.monotonic() - started
+            if code is None:
+                whole = f"{self.what} for {self.board.id}"
+                raise BuildError(whole, f"not finished after {seconds:.0f} s", log_path)
+            if code != 0:
+                log_text = log_path.read_text(encoding="utf-8", errors="replace")
+                raise _failure(self.what, self.board, log_text, log_path)
+            output = work / self.board.id
+            self._keep_parts(output, partial / "parts")
+            for name in _KEPT:
+                (output / name).rename(partial / name)
+            shutil.rmtree(work)
+            partial.rename(self.finished)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        _log.info("built %s for %s in %.1f s", self.what, self.board.id, seconds)
 
     def _environment(self, work: Path) -> dict[str, str]:
         inherited = {
@@ -250,7 +254,7 @@ def _failure(what: str, board: Board, log: str, log_path: Path) -> BuildError | 
     first = _FIRST_ERROR.search(log)
     lines = [line for line in log.splitlines() if line.strip()]
     text = first[0].strip() if first else (lines[-1] if lines else "no output")
-    return BuildError(what, text.replace(f"{ROOT}/", ""), log_path)
+    return BuildError(f"{what} for {board.id}", text.replace(f"{ROOT}/", ""), log_path)
 
 
 def _parts_id(recipe: Recipe, board: Board) -> str:
@@ -258,7 +262,8 @@ def _parts_id(recipe: Recipe, board: Board) -> str:
     digest = hashlib.sha256()
     _add(digest, "compiler", _compiler_version().encode())
     _add(digest, "board", board.sha256.encode())
-    _add(digest, "recipe", repr(recipe).encode())
+    flags = (recipe.flags, recipe.source_dirs, recipe.include_dirs)
+    _add(digest, "flags", repr(flags).encode())
     folders = ["src", "include", "ld", "platform", "kernels", f"ports/{board.build.family}"]
     for folder in [*folders, *recipe.source_dirs]:
         for path in _files(FIRMWARE_DIR / folder):

@@ -4,8 +4,6 @@
  * Every command carries a CRC, every reply line too. A refusal is e-[rig <verb>: <code>: <text>]; codes: crc, args, state,
  * room, verb.
  */
-#include <stddef.h>
-
 #include "bench.h"
 #include "build_id.h"
 #include "commands.h"

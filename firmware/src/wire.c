@@ -3,8 +3,6 @@
  */
 #include "wire.h"
 
-#include <stddef.h>
-
 #include "port.h"
 
 static char command_text[WIRE_COMMAND_BYTES + 1];
@@ -37,7 +35,6 @@ void wire_receive(wire_command_t *command)
     command_text[length] = '\0';
 
     command->count = 0;
-    command->crc_bytes = 0;
     command->crc = WIRE_CRC_START;
     if (!fits) {
         return;
@@ -47,7 +44,6 @@ void wire_receive(wire_command_t *command)
     for (uint32_t i = 0; i < length; i++) {
         if (command_text[i] == ' ') {
             command->crc = crc;
-            command->crc_bytes = i;
         }
         crc = wire_crc(crc, (uint8_t)command_text[i]);
         if (command_text[i] == ' ') {

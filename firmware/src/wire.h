@@ -18,9 +18,8 @@ enum {
 /* A command taken apart: the tokens between single spaces. */
 typedef struct {
     const char *token[WIRE_TOKENS];
-    uint32_t count;     /* 0: too long, or too many tokens */
-    uint16_t crc;       /* of everything before the last token and the space before it */
-    uint32_t crc_bytes; /* how many bytes that is; 0 when there is only one token */
+    uint32_t count; /* 0: too long, or too many tokens */
+    uint16_t crc; /* of everything before the last space */
 } wire_command_t;
 
 /* Waits for the next command. The tokens stay valid until the next call. */

@@ -179,7 +179,7 @@ def test_a_warning_in_generated_code_stops_the_build(model_dir: Path, builds_dir
     ],
 )
 def test_the_first_error_of_a_log_is_found(tmp_path: Path, log: str, first: str) -> None:
-    error = build_module._failure("echo for x", NRF, log, tmp_path / "log")
+    error = build_module._failure("echo", NRF, log, tmp_path / "log")
 
     assert isinstance(error, BuildError)
     assert error.first_error == first
@@ -189,7 +189,7 @@ def test_weights_beyond_the_flash_say_how_much_is_missing(tmp_path: Path) -> Non
     log = "ld: section `.model_weights' will not fit in region `FLASH'\n"
     log += "ld: region `FLASH' overflowed by 61872 bytes\n"
 
-    error = build_module._failure("echo for x", NRF, log, tmp_path / "log")
+    error = build_module._failure("echo", NRF, log, tmp_path / "log")
 
     assert isinstance(error, DoesNotFit)
     assert (error.memory, error.needed_bytes) == ("flash", 1_048_576 + 61872)
@@ -299,7 +299,8 @@ def test_a_failed_build_can_be_mended_and_tried_again(model_dir: Path, builds_di
         ("[]", "no manifest"),
         ('{"build": {"flags": []}}', "no manifest"),
         (
-            '{"build": {"flags": "-O2", "source_dirs": [], "include_dirs": [], "libraries": []}}',
+            '{"model": {"name": "m"}, "engine": "tiny", "build": '
+            '{"flags": "-O2", "source_dirs": [], "include_dirs": [], "libraries": []}}',
             "'flags' should be a list of strings",
         ),
     ],
@@ -313,4 +314,4 @@ def test_a_bad_manifest_is_a_sentence(tmp_path: Path, text: str | None, problem:
 
 
 def test_a_recipe_keeps_every_list_of_the_manifest() -> None:
-    assert read_recipe(ECHO) == Recipe(flags=("-O2",))
+    assert read_recipe(ECHO) == Recipe("echo", "none", flags=("-O2",))

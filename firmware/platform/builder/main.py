@@ -172,10 +172,12 @@ env.Replace(PIOMAINPROG=elf)
 compiler = subprocess.run(
     [env["CC"], "--version"], check=True, capture_output=True, text=True
 ).stdout.splitlines()[0]
+suffixes = {source.suffix for folder in [model_dir, *engine_dirs] for source in sources_in(folder)}
+languages = [*(C_FLAGS if ".c" in suffixes else []), *(CXX_FLAGS if suffixes - {".c"} else [])]
 toolchain = {
     "compiler": compiler,
     "bench_flags": [*CPU_FLAGS[board.mcu.core], *COMMON_FLAGS, *C_FLAGS, *BENCH_FLAGS],
-    "model_flags": [*CPU_FLAGS[board.mcu.core], *COMMON_FLAGS, *C_FLAGS, *recipe.flags],
+    "model_flags": [*CPU_FLAGS[board.mcu.core], *COMMON_FLAGS, *languages, *recipe.flags],
     "stack_bytes": STACK_BYTES,
 }
 (BUILD / "toolchain.json").write_text(json.dumps(toolchain, indent=2) + "\n")

@@ -28,8 +28,8 @@ _Static_assert(HIL_CLOCK_HZ == 64000000, "the nRF52840's core has one clock");
 #define GPIO_OUTCLR(pin) GPIO(pin, 0x50Cu)
 #define GPIO_PIN_CNF(pin) GPIO(pin, 0x700u + 4u * ((pin) % 32u))
 #define GPIO_BIT(pin) (1u << ((pin) % 32u))
-#define GPIO_PIN_CNF_OUTPUT 0x3u /* direction output, input buffer disconnected */
-#define GPIO_PIN_CNF_INPUT 0x0u  /* direction input, input buffer connected */
+#define GPIO_PIN_CNF_OUTPUT 0x3u    /* direction output, input buffer disconnected */
+#define GPIO_PIN_CNF_PULLED_UP 0xCu /* direction input, input buffer connected, pull-up: silent when nobody drives it */
 /* UART, the byte-wise one: no DMA, so nothing but the core touches RAM */
 #define UART_TASKS_STARTRX REGISTER(0x40002000)
 #define UART_TASKS_STARTTX REGISTER(0x40002008)
@@ -77,7 +77,7 @@ static void uart_init(void)
 {
     GPIO_OUTSET(UART_TX_PIN) = GPIO_BIT(UART_TX_PIN); /* the line idles high */
     GPIO_PIN_CNF(UART_TX_PIN) = GPIO_PIN_CNF_OUTPUT;
-    GPIO_PIN_CNF(UART_RX_PIN) = GPIO_PIN_CNF_INPUT;
+    GPIO_PIN_CNF(UART_RX_PIN) = GPIO_PIN_CNF_PULLED_UP;
     UART_PSELRTS = UART_PSEL_DISCONNECTED;
     UART_PSELTXD = UART_TX_PIN;
     UART_PSELCTS = UART_PSEL_DISCONNECTED;
