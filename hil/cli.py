@@ -74,17 +74,17 @@ def demo(
     store: StoreOption = None,
 ) -> None:
     """Search on scikit-learn's digits with both virtual boards, then the Pareto tables."""
-    import dataclasses
-
     from search.study import StudySettings, TrainSettings
 
     settings = StudySettings(
         name="demo",
         places=("virtual:nrf52840_dk", "virtual:stm32f746g_disco"),
         trials=trials,
-        training=TrainSettings(epochs=12, patience=4),
+        workers=_spare_cores(),
+        # small networks for 8 x 8 images, so that a training takes seconds
+        space_options={"depth": (3, 4, 5, 6), "channels": (4, 8, 12, 16), "kernels": (3, 5)},
+        training=TrainSettings(epochs=15, patience=5),
     )
-    settings = dataclasses.replace(settings, workers=_spare_cores())
     with _open_store(store) as opened:
         if _run_study(settings, opened):
             _show_pareto(opened, settings.name, board=None, json_path=None, out=None)

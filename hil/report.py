@@ -178,8 +178,12 @@ def pareto_table(front: PlaceFront, *, width: int = WIDE) -> Table:
 def pareto_notes(study: Study, cost: SearchCost) -> list[str]:
     """What a reader must know: how it was searched, what it cost, what is counted."""
     config = study.config
+    choices = "".join(
+        f", {name} of {', '.join(map(str, values))}"
+        for name, values in config.get("space_options", {}).items()
+    )
     return [
-        f"Search: space {config.get('space')}, strategy {config.get('strategy')}, "
+        f"Search: space {config.get('space')}{choices}; strategy {config.get('strategy')}, "
         f"data {config.get('data')}, seed {config.get('seed')}.",
         f"Cost: {cost.cpu_s:,.0f} CPU s and {cost.gpu_s:,.0f} GPU s of training, "
         f"{cost.board_s:,.0f} board s; {cost.proposed} networks proposed, {cost.trained} trained, "
