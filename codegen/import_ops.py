@@ -241,7 +241,7 @@ def _conv2d(node: Node) -> ir.Op:
 
 def _depthwise_conv2d(node: Node) -> ir.Op:
     node.arity(2, 3)
-    padding, stride_h, stride_w, dilation_h, dilation_w, activation = node.raw.options(
+    padding, stride_h, stride_w, dilation_h, dilation_w, activation, multiplier = node.raw.options(
         tflite.DepthwiseConv2DOptions,
         "Padding",
         "StrideH",
@@ -249,11 +249,14 @@ def _depthwise_conv2d(node: Node) -> ir.Op:
         "DilationHFactor",
         "DilationWFactor",
         "FusedActivationFunction",
+        "DepthMultiplier",
     )
     in_c = node.image_shape(0)[3]
     _, kh, kw, out_c = node.image_shape(1)
-    if out_c % in_c:
-        raise node.invalid(f"{out_c} output channels are not a multiple of {in_c} input channels")
+    if out_c != in_c * multiplier:
+        raise node.invalid(
+            f"{in_c} channels with a depth multiplier of {multiplier} do not give {out_c}"
+        )
     return node.make(
         ir.DepthwiseConv2D,
         (node.input(0), node.input(1), *_bias(node)),
@@ -261,8 +264,7 @@ def _depthwise_conv2d(node: Node) -> ir.Op:
         stride_w=stride_w,
         dilation_h=dilation_h,
         dilation_w=dilation_w,
-        # The file has a multiplier too, which may be wrong; the shapes cannot be.
-        depth_multiplier=out_c // in_c,
+        depth_multiplier=multiplier,
         padding=_padding(node, padding, (kh, kw), (stride_h, stride_w), (dilation_h, dilation_w)),
         activation=node.activation(activation),
     )

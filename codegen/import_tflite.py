@@ -200,11 +200,11 @@ def _import_tensor(raw: RawTensor, index: int, where: str) -> ir.Tensor:
 
 
 def _import_quant(raw: RawTensor, where: str) -> ir.Quant | None:
-    if not raw.scale:
+    # TFLM takes a tensor for quantised only if it has both.
+    if not raw.scale or not raw.zero_point:
         return None
-    zero_point = raw.zero_point or (0,) * len(raw.scale)
-    if len(zero_point) != len(raw.scale):
+    if len(raw.zero_point) != len(raw.scale):
         raise GraphInvalid(
-            f"it has {len(raw.scale)} scales but {len(zero_point)} zero points", where
+            f"it has {len(raw.scale)} scales but {len(raw.zero_point)} zero points", where
         )
-    return ir.Quant(raw.scale, zero_point, raw.axis if len(raw.scale) > 1 else None)
+    return ir.Quant(raw.scale, raw.zero_point, raw.axis if len(raw.scale) > 1 else None)

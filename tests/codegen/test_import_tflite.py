@@ -298,7 +298,8 @@ BAD_TENSORS: dict[str, Callable[[ir.Graph], ir.Graph]] = {
         g, 1, shape=(4, 3, 3, 4)
     ),
     "16 B of data, .* needs 32 B": lambda g: with_tensor(g, 2, shape=(8,)),
-    "is s8 but has no scale": lambda g: with_tensor(g, 3, quant=None),
+    "is s8 but lacks scale": lambda g: with_tensor(g, 3, quant=None),
+    "is s8 but lacks scale or zero": lambda g: with_tensor(g, 3, quant=ir.Quant((0.1,), ())),
     "scale nan": lambda g: with_tensor(g, 3, quant=quant(float("nan"))),
     "scale inf": lambda g: with_tensor(g, 3, quant=quant(float("inf"))),
     "scale 0 is": lambda g: with_tensor(g, 3, quant=quant(0.0)),
@@ -404,6 +405,15 @@ def test_codes_that_we_do_not_know_are_refused(field: int, rule: str) -> None:
 
     with pytest.raises(CodegenError, match=rule):
         import_tflite(bytes(patched), "x")
+
+
+def test_a_depth_multiplier_that_the_shapes_contradict_is_refused() -> None:
+    b = graphs.Builder(np.random.default_rng(0))
+    y = b.depthwise_conv2d(b.input((1, 3, 3, 2)), (2, 2), depth_multiplier=3)
+    lying = with_op(b.graph([y]), 0, depth_multiplier=0)
+
+    with pytest.raises(GraphInvalid, match="2 channels with a depth multiplier of 0 do not give 6"):
+        import_tflite(export_tflite(lying), "x")
 
 
 def test_options_of_another_op_are_refused(small_file: bytes) -> None:
