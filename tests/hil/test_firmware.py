@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from hil.board import Board, board_ids, get_board
+from hil.board import board_ids, get_board
 from hil.build import FIRMWARE_DIR, build
 from hil.errors import TargetFault, WireError
 from hil.link import SerialLink
@@ -24,10 +25,11 @@ BOOT_S = 20.0
 class Session:
     """A flashed board that has started: its wire, and its link for what the wire never sends."""
 
-    def __init__(self, place: VirtualPlace, elf: Path) -> None:
+    def __init__(self, place: VirtualPlace, elf: Path, stack: contextlib.ExitStack) -> None:
         self.place = place
         place.flash(elf)
         self.link = SerialLink(place.port, place.board.link.baud)
+        stack.callback(self.link.close)
         self.wire = Wire(self.link, place.name)
         place.reset()
         self.wire.wait_boot(BOOT_S)
@@ -50,32 +52,35 @@ class Session:
 def echo(request: pytest.FixtureRequest) -> Iterator[Session]:
     """The echo model on each board; tests leave it ready for a command."""
     board = get_board(request.param)
-    with VirtualPlace(board) as place:
-        session = Session(place, build(ECHO, board).elf)
-        yield session
-        session.link.close()
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(VirtualPlace(board))
+        yield Session(place, build(ECHO, board).elf, stack)
+
+
+Start = Callable[[dict[str, str]], Session]
+
+
+@pytest.fixture(scope="module")
+def builds_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("builds")
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[object]:
+def start(tmp_path: Path, builds_dir: Path) -> Iterator[Start]:
     """A function that flashes an edited echo model onto an nRF52840 DK."""
-    opened: list[Session] = []
+    with contextlib.ExitStack() as stack:
 
-    def start(edits: dict[str, str], board: Board = NRF) -> Session:
-        model_dir = Path(shutil.copytree(ECHO, tmp_path / "model"))
-        text = (model_dir / "model.c").read_text()
-        for old, new in edits.items():
-            assert old in text
-            text = text.replace(old, new)
-        (model_dir / "model.c").write_text(text)
-        firmware = build(model_dir, board, builds_dir=tmp_path / "builds")
-        opened.append(Session(VirtualPlace(board), firmware.elf))
-        return opened[-1]
+        def start_edited(edits: dict[str, str]) -> Session:
+            model_dir = Path(shutil.copytree(ECHO, tmp_path / "model"))
+            text = (model_dir / "model.c").read_text()
+            for old, new in edits.items():
+                assert old in text
+                text = text.replace(old, new)
+            (model_dir / "model.c").write_text(text)
+            firmware = build(model_dir, NRF, builds_dir=builds_dir)
+            return Session(stack.enter_context(VirtualPlace(NRF)), firmware.elf, stack)
 
-    yield start
-    for session in opened:
-        session.link.close()
-        session.place.close()
+        yield start_edited
 
 
 def stream(seed: int, size: int) -> bytes:
@@ -272,9 +277,9 @@ def test_a_bad_mlperf_command_is_refused(echo: Session, command: bytes, error: s
     assert echo.ask(command) == [error]
 
 
-def test_without_room_for_a_store_inputs_serve_once(started) -> None:  # type: ignore[no-untyped-def]
+def test_without_room_for_a_store_inputs_serve_once(start: Start) -> None:
     arena_bytes = NRF.ram_bytes - 4096 - 720  # 668 bytes of .bss, so about 50 are free
-    session = started({"model_arena[2 * BYTES]": f"model_arena[{arena_bytes}]"})
+    session = start({"model_arena[2 * BYTES]": f"model_arena[{arena_bytes}]"})
     data = bytes(range(100, 164))
 
     assert session.wire.hello().store_bytes == 0
@@ -292,14 +297,14 @@ def test_without_room_for_a_store_inputs_serve_once(started) -> None:  # type: i
     assert session.wire.outputs(64) == stream(7, 64)
 
 
-def test_an_engine_that_cannot_start_says_so_to_every_command(started) -> None:  # type: ignore[no-untyped-def]
-    session = started({"return NULL;": 'return "the arena is 12 bytes short";'})
+def test_an_engine_that_cannot_start_says_so_to_every_command(start: Start) -> None:
+    session = start({"return NULL;": 'return "the arena is 12 bytes short";'})
 
     assert session.rig("hello") == ["e-[rig model: state: the arena is 12 bytes short]"]
 
 
-def test_a_fault_is_reported_and_the_board_starts_again(started) -> None:  # type: ignore[no-untyped-def]
-    session = started({"    memcpy(": "    *(volatile uint32_t *)0x70000004 = 1;\n    memcpy("})
+def test_a_fault_is_reported_and_the_board_starts_again(start: Start) -> None:
+    session = start({"    memcpy(": "    *(volatile uint32_t *)0x70000004 = 1;\n    memcpy("})
 
     with pytest.raises(TargetFault, match=r"bus pc=0x0000.* cfsr=0x00008200 addr=0x70000004"):
         session.wire.run(1, timeout_s=5.0)
@@ -308,7 +313,7 @@ def test_a_fault_is_reported_and_the_board_starts_again(started) -> None:  # typ
     assert session.wire.hello().proto == 1
 
 
-def test_a_stack_overflow_faults_before_it_spoils_anything(started) -> None:  # type: ignore[no-untyped-def]
+def test_a_stack_overflow_faults_before_it_spoils_anything(start: Start) -> None:
     recursion = """\
 static uint32_t deeper(uint32_t n);
 static uint32_t (*volatile again)(uint32_t) = deeper;
@@ -321,7 +326,7 @@ static uint32_t deeper(uint32_t n)
 void model_run(void)
 {
     (void)deeper(0);"""
-    session = started({"void model_run(void)\n{": recursion})
+    session = start({"void model_run(void)\n{": recursion})
 
     with pytest.raises(TargetFault, match="bus pc="):
         session.wire.run(1, timeout_s=5.0)
@@ -330,13 +335,13 @@ void model_run(void)
 
 
 @pytest.mark.slow
-def test_windows_longer_than_the_cycle_counter_are_counted_in_full(started) -> None:  # type: ignore[no-untyped-def]
+def test_windows_longer_than_the_cycle_counter_are_counted_in_full(start: Start) -> None:
     turns = 50_000_000
     divisions = r"udiv %0, %0, %1\n\t" * 16
     loop = f"    for (uint32_t i = 0; i < {turns}; i++) {{\n"
     loop += f'        __asm volatile("{divisions}" : "+r"(x) : "r"(3));\n    }}\n    memcpy('
     loop = f"    uint32_t x = 1;\n{loop}"
-    session = started({"    memcpy(": loop})
+    session = start({"    memcpy(": loop})
 
     (cycles,) = session.wire.run(1, timeout_s=300.0)
 
