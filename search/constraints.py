@@ -22,7 +22,7 @@ from search.quantize import LayerWeights, quantize, to_tflite
 
 #: .data and .bss of the bench firmware beside the arena, and its code with that of the kernels:
 #: estimates, on the safe side for networks of a few layers.
-STATIC_BYTES = 2048
+STATIC_BYTES = 1024
 CODE_BYTES = 32 * 1024
 
 

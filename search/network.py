@@ -67,7 +67,7 @@ class Network(nn.Module):
 
 
 class _NormalisedConv(nn.Module):
-    """Explicit SAME padding, convolution, batch normalisation, optional ReLU."""
+    """Convolution with SAME padding, batch normalisation, and ReLU if the node has one."""
 
     def __init__(self, node: Conv | Depthwise, in_shape: Shape) -> None:
         super().__init__()
@@ -75,12 +75,15 @@ class _NormalisedConv(nn.Module):
         is_depthwise = isinstance(node, Depthwise)
         out_c = in_c if isinstance(node, Depthwise) else node.out_c
         pad = same_padding(in_shape, node.kernel, node.stride)
-        self.pad = (pad.left, pad.right, pad.top, pad.bottom)
+        # torch pads evenly by itself; an odd element after needs a step of its own
+        is_even = pad.top == pad.bottom and pad.left == pad.right
+        self.pad = () if is_even else (pad.left, pad.right, pad.top, pad.bottom)
         self.conv = nn.Conv2d(
             in_c,
             out_c,
             node.kernel,
             node.stride,
+            padding=(pad.top, pad.left) if is_even else 0,
             groups=in_c if is_depthwise else 1,
             bias=False,
         )
@@ -88,7 +91,7 @@ class _NormalisedConv(nn.Module):
         self.relu = isinstance(node, Depthwise) or node.relu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.conv(functional.pad(x, self.pad) if any(self.pad) else x))
+        x = self.norm(self.conv(functional.pad(x, self.pad) if self.pad else x))
         return functional.relu(x) if self.relu else x
 
     def folded(self) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ class TrainSettings:
 
     epochs: int = 20
     batch: int = 64
-    learning_rate: float = 0.01
+    learning_rate: float = 0.02
     weight_decay: float = 3e-4
     patience: int = 6
     train_samples: int = 0

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -57,6 +56,7 @@ def train(
     device = _device(settings.device)
     torch.manual_seed(seed)
     network = Network(architecture).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x, y = _tensors(data.train.first(settings.train_samples), device)
     valid_x, valid_y = _tensors(data.validation.first(settings.validation_samples), device)
     batch = min(settings.batch, len(y))
@@ -78,7 +78,7 @@ def train(
         network.train()
         for indices in order.permutation(len(y))[: steps * batch].reshape(steps, batch):
             chosen = torch.from_numpy(indices).to(device)
-            loss = functional.cross_entropy(network(x[chosen]), y[chosen])
+            loss = functional.cross_entropy(network(_planes(x[chosen])), y[chosen])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -111,21 +111,24 @@ def train(
 def _evaluate(network: Network, x: Tensor, y: Tensor) -> tuple[float, float]:
     """(mean loss, accuracy)."""
     network.eval()
-    logits = torch.cat([network(part) for part in torch.split(x, EVALUATION_BATCH)])
+    logits = torch.cat([network(_planes(part)) for part in torch.split(x, EVALUATION_BATCH)])
     loss = functional.cross_entropy(logits, y)
     return float(loss), float((logits.argmax(dim=1) == y).double().mean())
 
 
 @torch.no_grad()
 def _ranges(network: Network, x: Tensor) -> list[tuple[float, float]]:
-    return [(float(value.min()), float(value.max())) for value in network.values(x)]
+    return [(float(value.min()), float(value.max())) for value in network.values(_planes(x))]
 
 
 def _tensors(part: Part, device: torch.device) -> tuple[Tensor, Tensor]:
-    x: NDArray[np.float32] = np.ascontiguousarray(
-        real(part.x).transpose(0, 3, 1, 2)
-    )  # NHWC -> NCHW
+    x = np.ascontiguousarray(real(part.x))
     return torch.from_numpy(x).to(device), torch.from_numpy(np.array(part.y)).to(device)
+
+
+def _planes(x: Tensor) -> Tensor:
+    """(n, h, w, c) as (n, c, h, w), the bytes untouched: the layout that is fastest on CPUs."""
+    return x.permute(0, 3, 1, 2)
 
 
 def _device(name: str) -> torch.device:
