@@ -146,12 +146,15 @@ def _with_smallest_arena(
     """The options with the smallest arena that TFLM starts with: only running it tells."""
 
     def runs(arena_bytes: int) -> bool:
-        try:
-            return starts(place, prepare(dataclasses.replace(options, arena_bytes=arena_bytes)))
-        except hil.errors.DoesNotFit:
-            return False  # the rest of the firmware needs RAM as well
+        return starts(place, prepare(dataclasses.replace(options, arena_bytes=arena_bytes)))
 
     limit = board_limits(place.board).arena_limit_bytes
+    try:
+        prepare(options)  # with an arena of all the RAM
+    except hil.errors.DoesNotFit as error:
+        if error.memory != "RAM":
+            raise
+        limit -= error.needed_bytes - error.have_bytes  # what the rest of the firmware takes
     return dataclasses.replace(options, arena_bytes=smallest_arena_bytes(runs, high=limit))
 
 
