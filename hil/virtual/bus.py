@@ -40,7 +40,7 @@ class Bus:
             ):
                 self._pages[page].append(peripheral)
         for page in self._pages:
-            engine.mmio_map(page, PAGE_BYTES, self._read, page, _ignore_write, None)
+            engine.mmio_map(page, PAGE_BYTES, self._read, page, None, None)
             engine.mem_protect(page, PAGE_BYTES, unicorn_const.UC_PROT_READ)
 
     def holds(self, address: int) -> bool:
@@ -79,7 +79,3 @@ class Bus:
         except (BusFault, NeedExactTime, HilError) as trouble:
             self._on_read_trouble(trouble, address, size_bytes)
             return 0
-
-
-def _ignore_write(engine: Uc, offset: int, size_bytes: int, value: int, data: None) -> None:
-    """Done already, in the protection event that came first."""

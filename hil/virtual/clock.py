@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 
 from hil.virtual.blocks import BlockCounter
@@ -20,24 +18,21 @@ class CycleClock:
         self._costs = np.zeros(
             (1, 3), np.uint64
         )  # of the table's entries; entry 0 is unused and free
-        self._lock = threading.Lock()  # the control thread asks while the program runs
 
     def reset(self) -> None:
         """The table of blocks was emptied; what a block costs stays known."""
         self._costs = np.zeros((1, 3), np.uint64)
 
     def total(self) -> BlockCost:
-        """(instructions, cycles, 0) so far; the current block counts as a whole."""
-        with self._lock:
-            self._price_new_blocks()
-            priced = len(self._costs)
-            counts, taken = (column[:priced] for column in self._blocks.counts())
-            instructions = int(counts @ self._costs[:, 0])
-            cycles = int(counts @ self._costs[:, 1] + taken @ self._costs[:, 2])
-            for (address, code), count in self._blocks.parts().items():
-                cost = self._cost(address, code)
-                instructions += count * cost.instructions
-                cycles += count * cost.cycles
+        """(instructions, cycles, 0) so far, the current block as a whole; not while code runs."""
+        self._price_new_blocks()
+        counts, taken = self._blocks.counts()
+        instructions = int(counts @ self._costs[:, 0])
+        cycles = int(counts @ self._costs[:, 1] + taken @ self._costs[:, 2])
+        for (address, code), count in self._blocks.parts().items():
+            cost = self._cost(address, code)
+            instructions += count * cost.instructions
+            cycles += count * cost.cycles
         return BlockCost(instructions, cycles, 0)
 
     def before(self, pc: int) -> int:

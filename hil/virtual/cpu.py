@@ -28,7 +28,7 @@ from hil.virtual.blocks import BlockCounter, BlockRun
 from hil.virtual.bus import Bus, NeedExactTime
 from hil.virtual.clock import CycleClock
 from hil.virtual.exceptions import ExceptionUnit, Fault, Lockup
-from hil.virtual.image import check_fits, parse_elf, write_image
+from hil.virtual.image import Image, holds, write_image
 from hil.virtual.memory import MemoryMap
 from hil.virtual.peripherals import build_peripherals, reset_vector_address
 from hil.virtual.peripherals.core_scs import SystemControl
@@ -127,7 +127,7 @@ class Cpu:
         self._hook(unicorn_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_write)
         invalid = unicorn_const.UC_HOOK_MEM_UNMAPPED | unicorn_const.UC_HOOK_MEM_FETCH_PROT
         self._hook(invalid, self._on_unmapped)
-        self._entry: int | None = None
+        self._image: Image | None = None
         self._exact_pc: int | None = None  # the current block starts at this reading instruction
         self._write_pc: int | None = None  # a peripheral is being written by the instruction here
         self._fault: Fault | None = None
@@ -143,13 +143,11 @@ class Cpu:
 
     # -- what is around a run
 
-    def load(self, data: bytes) -> None:
-        """Programs an ELF file and resets. Raises ImageError; then nothing was changed."""
-        image = parse_elf(data)
-        check_fits(image, self.memory)
+    def load(self, image: Image) -> None:
+        """Programs an image that check_fits accepts, and resets."""
         self.memory.clear_ram()
         write_image(image, self.memory)
-        self._entry = image.entry
+        self._image = image
         self.fault_text = None
         self._blocks.flash_changed()
         self._blocks.reset()
@@ -160,6 +158,7 @@ class Cpu:
     def reset(self) -> None:
         """As the reset pin: RAM stays, time goes on."""
         self._bus.reset()
+        self._control.values["VTOR"] = reset_vector_address(self.board)
         self._exceptions.reset()
         engine = self._engine
         for register in _ALL_REGISTERS:
@@ -176,22 +175,18 @@ class Cpu:
     def _start(self) -> tuple[int, int]:
         """(stack pointer, pc) to start with.
 
-        From the vector table where the chip looks for it. An image without one (linked for a
-        debugger, which sets the registers) starts at its entry point with the stack at the end of
-        RAM.
+        From the vector table where the chip looks for it. An image that brings none is linked for
+        a debugger to start: at its entry point, with the stack at the end of RAM and the FPU on.
         """
-        ram_start, ram_bytes = self.board.ram
-        vectors = self.memory.read(reset_vector_address(self.board), 8) or bytes(8)
+        vectors_at = reset_vector_address(self.board)
+        vectors = self.memory.read(vectors_at, 8) or bytes(8)
         sp, start = int.from_bytes(vectors[:4], "little"), int.from_bytes(vectors[4:], "little")
-        in_ram = self.memory.find(sp - 4, 4)
-        if (
-            in_ram is not None
-            and in_ram.memory.kind == "ram"
-            and start & 1
-            and self.memory.find(start & ~1, 2)
-        ):
+        stack = self.memory.find(sp - 4, 4)
+        is_table = stack is not None and stack.memory.kind == "ram" and bool(start & 1)
+        if self._image is None or (is_table and holds(self._image, vectors_at, 8, self.memory)):
             return sp & ~3, start & ~1
-        return ram_start + ram_bytes, (self._entry or 0) & ~1
+        self.enable_fpu()
+        return sum(self.board.ram), self._image.entry & ~1
 
     def enable_fpu(self) -> None:
         """What a program does with CPACR, done for it."""
@@ -269,7 +264,7 @@ class Cpu:
                 halves = [f"{int.from_bytes(code[i : i + 2], 'little'):04x}" for i in (0, 2)]
                 self._deliver(
                     Fault(
-                        f"undefined instruction {' '.join(halves)}, pc 0x{self._pc:08x}",
+                        f"undefined instruction {' '.join(halves)}",
                         exceptions.USAGE_FAULT,
                         exceptions.UNDEFINSTR,
                     )
@@ -290,9 +285,7 @@ class Cpu:
         if number == _BKPT:
             instruction = self.memory.read(pc, 2) or b""
             if instruction != BREAKPOINT:
-                text = (
-                    f"breakpoint (BKPT {instruction[:1].hex()}) without a debugger, pc 0x{pc:08x}"
-                )
+                text = f"breakpoint (BKPT {instruction[:1].hex()}) without a debugger"
                 self._deliver(Fault(text, exceptions.HARD_FAULT, hfsr=exceptions.DEBUGEVT))
                 return None
             try:
@@ -308,7 +301,7 @@ class Cpu:
         elif number == _EXCEPTION_EXIT:
             self._pc = self._exceptions.leave(pc | 1)
         elif number == _INVSTATE:
-            text = f"jump to an even address (Arm state), pc 0x{pc:08x}"
+            text = "jump to an even address (Arm state)"
             self._deliver(Fault(text, exceptions.USAGE_FAULT, exceptions.INVSTATE))
         else:
             text = f"instruction fetch from 0x{pc:08x}, where no code can be"
@@ -317,7 +310,9 @@ class Cpu:
 
     def _deliver(self, fault: Fault) -> None:
         lr = self._engine.reg_read(arm.UC_ARM_REG_LR)
-        self.fault_text = f"{fault.text}, lr 0x{lr:08x}"
+        text = f"{fault.text}, pc 0x{self._pc:08x}, lr 0x{lr:08x}"
+        in_handler = self._exceptions.in_fault_handler and self.fault_text is not None
+        self.fault_text = f"{self.fault_text}; then {text}" if in_handler else text
         self._pc = self._exceptions.take_fault(fault, self._pc)
 
     def _cut_current(self) -> None:
@@ -342,14 +337,13 @@ class Cpu:
             unicorn_const.UC_MEM_READ_UNMAPPED: "read",
             unicorn_const.UC_MEM_WRITE_UNMAPPED: "write",
         }
-        pc = engine.reg_read(arm.UC_ARM_REG_PC)
         if access in kinds:
             what = f"{kinds[access]} of {size} bytes at 0x{address:08x}"
-            text = f"{what} outside the memory map, pc 0x{pc:08x}"
+            text = f"{what} outside the memory map"
             cfsr = exceptions.PRECISERR | exceptions.BFARVALID
             self._fault = Fault(text, exceptions.BUS_FAULT, cfsr, address=address)
         else:
-            text = f"instruction fetch from 0x{address:08x} outside the memory map, pc 0x{pc:08x}"
+            text = f"instruction fetch from 0x{address:08x} outside the memory map"
             self._fault = Fault(text, exceptions.BUS_FAULT, exceptions.IBUSERR)
         return False
 
@@ -368,7 +362,7 @@ class Cpu:
             self._fault = Fault(str(fault), exceptions.USAGE_FAULT, exceptions.NOCP)
             return False
         except BusFault as fault:
-            text = f"write of {size} bytes at 0x{address:08x}: {fault}, pc 0x{self._write_pc:08x}"
+            text = f"write of {size} bytes at 0x{address:08x}: {fault}"
             cfsr = exceptions.PRECISERR | exceptions.BFARVALID
             self._fault = Fault(text, exceptions.BUS_FAULT, cfsr, address=address)
             return False
@@ -410,8 +404,8 @@ class Cpu:
             core = self.board.mcu.core
             found = (i for run in self._blocks.runs() for i in decode(run.code, run.address, core))
             first = next((i for i in found if i.kind.startswith("fp")), None)
-            where = f"pc 0x{first.address:08x}" if first is not None else "pc not known"
-            raise FpuOff(f"floating-point instruction while CPACR has the FPU off, {where}")
+            where = f" at 0x{first.address:08x}" if first is not None else ""
+            raise FpuOff(f"floating-point instruction{where} while CPACR has the FPU off")
 
     # -- what peripherals call
 

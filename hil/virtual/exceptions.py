@@ -66,6 +66,11 @@ class ExceptionUnit:
         """Thread mode, no exception active."""
         self._active.clear()
 
+    @property
+    def in_fault_handler(self) -> bool:
+        """Whether a further fault cannot be taken."""
+        return any(number in (HARD_FAULT, NMI) for number in self._active)
+
     def take_fault(self, fault: Fault, pc: int) -> int:
         """Delivers a fault of the instruction at `pc`; returns where the handler starts.
 
@@ -76,7 +81,7 @@ class ExceptionUnit:
         status["HFSR"] |= fault.hfsr
         if fault.address is not None:
             status["BFAR"] = fault.address
-        if any(number in (HARD_FAULT, NMI) for number in self._active):
+        if self.in_fault_handler:
             raise Lockup("a fault inside the HardFault handler")
         number = fault.number
         enable_bit = 1 << 16 + number - MEM_MANAGE  # SHCSR: MEMFAULTENA, BUSFAULTENA, USGFAULTENA

@@ -80,6 +80,13 @@ def parse_elf(data: bytes) -> Image:
     return Image(entry, tuple(segments))
 
 
+def load_elf(data: bytes, memory: MemoryMap) -> Image:
+    """The image of an ELF file for this board; raises ImageError."""
+    image = parse_elf(data)
+    check_fits(image, memory)
+    return image
+
+
 def check_fits(image: Image, memory: MemoryMap) -> None:
     """Raises ImageError when a segment lies outside the board's memory."""
     for segment in image.segments:
@@ -93,6 +100,16 @@ def check_fits(image: Image, memory: MemoryMap) -> None:
                     f"{memory.board.id} at 0x{at:08x}; it has {memory.describe()}"
                 )
             at = region.memory.end
+
+
+def holds(image: Image, address: int, size_bytes: int, memory: MemoryMap) -> bool:
+    """Whether the image writes all of these bytes, perhaps where an alias shows them."""
+    wanted = memory.host_address(address)
+    for segment in image.segments:
+        start = memory.host_address(segment.address)
+        if start <= wanted and wanted + size_bytes <= start + len(segment.data):
+            return True
+    return False
 
 
 def write_image(image: Image, memory: MemoryMap) -> None:

@@ -57,6 +57,12 @@ class MemoryMap:
                 return region
         return None
 
+    def host_address(self, address: int) -> int:
+        """Where the byte at a mapped address lies in this process: equal for aliases."""
+        region = self.find(address)
+        assert region is not None, "only addresses of the map have bytes"
+        return region.host_address + address - region.memory.origin
+
     def read(self, address: int, size_bytes: int) -> bytes | None:
         """Bytes at an address; None if they are not all in memory.
 

@@ -26,10 +26,11 @@ class BoardState(NamedTuple):
     """What a virtual board is doing."""
 
     # empty, running, waiting for input, waiting for a reader, and at the end:
-    # matched, exited, sleeping, locked up, failed
+    # matched, exited, sleeping, locked up, failed, stopped
     state: str
     exit_code: int | None
-    cycles: int | None  # None when an executed instruction has no known cost; `fault` names it
+    # None while it runs, or when an executed instruction has no known cost: `fault` names it
+    cycles: int | None
     instructions: int | None
     pending_bytes: int  # output that nobody has read yet
     fault: str | None
@@ -78,6 +79,11 @@ class VirtualPlace:
     ) -> None:
         self.close()
 
+    @property
+    def process_id(self) -> int:
+        """Of the process behind the board."""
+        return self._process.pid
+
     def flash(self, elf: Path, *, until: str = "") -> None:
         """Programs an ELF file and starts it; raises FlashError.
 
@@ -91,12 +97,16 @@ class VirtualPlace:
         """As the reset button."""
         self._request({"do": "reset"})
 
+    def stop(self) -> None:
+        """Halts the core for good: it can be looked at, and flashed or reset to run again."""
+        self._request({"do": "stop"})
+
     def fault(self) -> str | None:
         """The last fault since the board was flashed or reset: what, which address, which pc."""
         return self.state().fault
 
     def state(self) -> BoardState:
-        """What the board is doing now; cycles are exact once it has stopped or waits."""
+        """What the board is doing now."""
         return BoardState(**self._request({"do": "state"}))
 
     def pin_changes(self) -> list[tuple[int, str, int, int]]:

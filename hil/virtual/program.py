@@ -8,6 +8,7 @@ from typing import NamedTuple
 from hil.board import Board
 from hil.errors import TargetFault
 from hil.virtual.cpu import Cpu
+from hil.virtual.image import load_elf
 
 
 class MemoryConsole:
@@ -65,13 +66,13 @@ def run_program(
         elf: linked for the board, in flash or in RAM.
         input_bytes: what the UART receives.
         timeout_s: host seconds.
-        with_fpu: switches the FPU on before the start, as debuggers' start scripts do; on a board
-        the program must do it.
+        with_fpu: switches the FPU on before the start; on a board the program must do it.
 
     Raises:
         ImageError: the file cannot be loaded.
         TargetFault: the program faulted and has no handler, sleeps for ever, waits for more input,
-        or ran too long. UnknownInstruction: no cycles can be given.
+            or ran too long.
+        UnknownInstruction: no cycles can be given.
     """
     key = board.sha256 or board.id
     if key not in _cpus:
@@ -80,7 +81,7 @@ def run_program(
     cpu, console = _cpus[key]
     console.restart(cpu, input_bytes)
     cpu.allow_run()
-    cpu.load(elf)
+    cpu.load(load_elf(elf, cpu.memory))
     if with_fpu:
         cpu.enable_fpu()
     timer = threading.Timer(timeout_s, cpu.stop)

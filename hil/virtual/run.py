@@ -68,21 +68,25 @@ def run_elf(
         place.flash(elf, until=until or "")
         while True:
             state = place.state()
-            seen = _read(port, 0.0 if state.state in _REASONS else _LOOK_S)
+            seen = _read(place.port, port, 0.0 if state.state in _REASONS else _LOOK_S)
             if seen:
                 output += seen
                 on_output(seen)
             elif state.state in _REASONS and state.pending_bytes == 0:
                 return _result(_REASONS[state.state], state, output)
             if time.monotonic() > deadline:
-                return _result("timeout", state, output)
+                place.stop()
+                return _result("timeout", place.state(), output)
     finally:
         os.close(port)
 
 
-def _read(port: int, wait_s: float) -> bytes:
+def _read(name: str, port: int, wait_s: float) -> bytes:
     ready, _, _ = select.select([port], [], [], wait_s)
-    return os.read(port, 65536) if ready else b""
+    try:
+        return os.read(port, 65536) if ready else b""
+    except OSError as error:  # the board's process has ended
+        raise LinkError(name, str(error.strerror)) from None
 
 
 def _result(

@@ -20,6 +20,7 @@ from hil.board import Board
 from hil.errors import HilError
 from hil.tables import table_to_dataclass
 from hil.virtual.cpu import Cpu, Stop
+from hil.virtual.image import load_elf
 from hil.virtual.uart import Pty
 
 _ORPHAN_CHECK_S = 1.0
@@ -76,11 +77,11 @@ class Server:
         return answer
 
     def _do_load(self, request: dict[str, Any]) -> dict[str, Any]:
-        data = Path(request["path"]).read_bytes()
+        image = load_elf(Path(request["path"]).read_bytes(), self._cpu.memory)
         self._give_up_run()
         self._pty.start_program(request["until"].encode())
         self._was_matched = False
-        self._cpu.load(data)
+        self._cpu.load(image)
         self._start_run()
         return {}
 
@@ -92,15 +93,22 @@ class Server:
         self._start_run()
         return {}
 
+    def _do_stop(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._give_up_run()
+        return {}
+
     def _do_state(self, request: dict[str, Any]) -> dict[str, Any]:
-        state: dict[str, Any] = {"state": self._state(), "fault": self._fault()}
-        state["exit_code"] = self._stop.exit_code if self._stop else None
-        state["pending_bytes"] = self._pty.pending_bytes
-        try:
-            total = self._cpu.clock.total()
-            state |= {"cycles": total.cycles, "instructions": total.instructions}
-        except HilError as error:  # the cost of an instruction is not known
-            state |= {"cycles": None, "instructions": None, "fault": state["fault"] or str(error)}
+        with self._pty.at_rest:
+            state: dict[str, Any] = {"state": self._state(), "fault": self._fault()}
+            state["exit_code"] = self._stop.exit_code if self._stop else None
+            state["pending_bytes"] = self._pty.pending_bytes
+            state |= {"cycles": None, "instructions": None}
+            if state["state"] != "running":
+                try:
+                    total = self._cpu.clock.total()
+                    state |= {"cycles": total.cycles, "instructions": total.instructions}
+                except HilError as error:  # the cost of an instruction is not known
+                    state["fault"] = state["fault"] or str(error)
         return state
 
     def _do_pins(self, request: dict[str, Any]) -> dict[str, Any]:

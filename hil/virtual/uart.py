@@ -30,6 +30,7 @@ class Pty:
         os.set_blocking(self._board_end, False)
         self.port = os.ttyname(self._host_end)
         self.waiting: Waiting = ""  # what the board waits for
+        self.at_rest = threading.Lock()  # held, it keeps a board that waits from going on
         self.stops_waiting: Callable[[], bool] = lambda: False
         self.on_match: Callable[[], None] = lambda: None
         self._until = b""
@@ -87,7 +88,8 @@ class Pty:
         ready, _, _ = select.select(readers, writers, [])
         if self._wake_read in ready:
             os.read(self._wake_read, 4096)
-        self.waiting = ""
+        with self.at_rest:
+            self.waiting = ""
 
     # -- for the thread that answers the control channel
 

@@ -77,6 +77,7 @@ class Uart(Peripheral):
     def reset(self) -> None:
         """See Peripheral.reset."""
         super().reset()
+        self._receiver.reset()
         self._transmitting = self._receiving = False
         self._received = 0  # bytes that DMA has put into memory
 

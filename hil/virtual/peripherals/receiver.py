@@ -20,6 +20,10 @@ class Receiver:
 
     def __init__(self, chip: Chip) -> None:
         self._chip = chip
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty."""
         self.byte: int | None = None
         self._polls = 0  # since a byte last moved, in either direction
         self._last_poll = -1  # number of the access

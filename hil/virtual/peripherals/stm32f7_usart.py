@@ -38,6 +38,11 @@ class Usart(Peripheral):
         self._receiver = Receiver(chip)
         super().__init__(chip, name, base)
 
+    def reset(self) -> None:
+        """See Peripheral.reset."""
+        super().reset()
+        self._receiver.reset()
+
     def read(self, offset: int, size_bytes: int) -> int:
         """See Peripheral.read."""
         return super().read(offset, size_bytes) if self._rcc.is_clocked(*self._clock) else 0

@@ -142,7 +142,7 @@ def _capstone() -> capstone.Cs:
 def _instruction(address: int, size: int, mnemonic: str, operands: str, core: str) -> Instruction:
     stem = mnemonic.split(".")[0]
     name, sets_flags, conditional = _split_suffixes(stem)
-    if name not in CLASS_OF:
+    if name not in CLASS_OF or ".f64" in mnemonic:  # the boards' FPUs are single precision
         raise UnknownInstruction(core, mnemonic, address)
     kind = CLASS_OF[name]
     inside, outside = _address_part(operands)
