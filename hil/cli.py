@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from search.study import StudySettings
 
 MAX_MODEL_BYTES = 256 << 20  # a .tflite for a microcontroller is a thousandth of this
+STOPPED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells give it
 PIPE_WIDTH = 120  # columns of a table that goes into a file or a pipe
 
 app = typer.Typer(
@@ -86,8 +87,8 @@ def demo(
         training=TrainSettings(epochs=15, patience=5),
     )
     with _open_store(store) as opened:
-        if _run_study(settings, opened):
-            _show_pareto(opened, settings.name, board=None, json_path=None, out=None)
+        _run_study(settings, opened)
+        _show_pareto(opened, settings.name, board=None, json_path=None, out=None)
 
 
 @app.command()
@@ -303,7 +304,8 @@ def run(
     _must_be_file(elf)
     with open_place(board) as place:
         result = run_elf(place, elf, until=until, timeout_s=timeout, on_output=_write_bytes)
-    sys.stdout.flush()
+    if not result.output.endswith(b"\n"):
+        typer.echo()
     if json_path is not None:
         with _writing(json_path):
             json_path.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
@@ -370,8 +372,8 @@ def run_search(
         epochs,
     )
     with _open_store(store) as opened:
-        if _run_study(settings, opened):
-            typer.echo(f"hil pareto {settings.name} shows what was found")
+        _run_study(settings, opened)
+    typer.echo(f"hil pareto {settings.name} shows what was found")
 
 
 @app.command()
@@ -428,7 +430,7 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _say("stopped")
-        return 128 + signal.SIGINT
+        return STOPPED
     except BrokenPipeError:  # the reader of stdout has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -473,8 +475,8 @@ def _study_settings(
     return settings
 
 
-def _run_study(settings: StudySettings, store: Store) -> bool:
-    """Runs a study and finishes it; False if the user stopped it."""
+def _run_study(settings: StudySettings, store: Store) -> None:
+    """Runs a study and finishes it; ends the command if the user stopped it."""
     from hil.bench import board_limits, measure_model
     from hil.expected import ExpectedOutputs
     from hil.lab import board_of, open_place, read_lab
@@ -485,6 +487,7 @@ def _run_study(settings: StudySettings, store: Store) -> bool:
     lab = read_lab()
     limits = {place: board_limits(board_of(place, lab)) for place in settings.places}
     data = load_data(settings.data, Path(settings.data_dir) if settings.data_dir else None)
+    settings.check()
     expected = ExpectedOutputs()
 
     @contextlib.contextmanager
@@ -522,7 +525,7 @@ def _run_study(settings: StudySettings, store: Store) -> bool:
     _say(f"study {settings.name}: {counts or 'no trials'}")
     if result.interrupted:
         _say("stopped; the same command goes on from here")
-        return False
+        raise typer.Exit(STOPPED)
     finish_study(
         settings,
         test=data.test,
@@ -531,7 +534,6 @@ def _run_study(settings: StudySettings, store: Store) -> bool:
         open_bench=open_bench,
         progress=_say,
     )
-    return True
 
 
 def _show_pareto(

@@ -84,6 +84,7 @@ def plot_front(front: PlaceFront, title: str, path: Path) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(FuncFormatter(_minor))
+    axes.tick_params(axis="x", which="both", length=4, pad=4)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=8))
     axes.margins(x=0.08, y=0.12)
     axes.set_xlabel(f"latency of one inference, ms (median, {front.source} board)")
@@ -94,18 +95,19 @@ def plot_front(front: PlaceFront, title: str, path: Path) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    legend = axes.legend(loc="lower right", fontsize=9, frameon=False)
+    legend = figure.legend(loc="outside lower left", ncols=3, fontsize=9, frameon=False)
     for handle in legend.legend_handles:
         if handle is not None and hasattr(handle, "set_sizes"):
             handle.set_sizes([50.0])
-    figure.text(
-        0.995,
-        0.005,
+    axes.text(
+        1.0,
+        -0.11,
         f"area of a dot: SRAM, largest {largest:,} B",
         ha="right",
-        va="bottom",
+        va="top",
         fontsize=8,
         color="#777777",
+        transform=axes.transAxes,
     )
     figure.savefig(path, metadata={"Software": "hil"})
 
@@ -130,6 +132,6 @@ def _labelled(stairs: Sequence[Found]) -> Sequence[Found]:
 
 
 def _minor(value: float, _position: int | None) -> str:
-    """Labels 2 and 5 of every decade: the axis often spans less than one."""
+    """Labels 2, 3 and 5 of every decade: the axis often spans less than one."""
     digit = f"{value:e}"[0]
-    return f"{value:g}" if digit in "25" else ""
+    return f"{value:g}" if digit in "235" else ""
