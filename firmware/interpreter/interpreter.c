@@ -22,7 +22,7 @@ static struct {
     uint32_t free_bytes; /* of the arena, in front of what is persistent */
 } self;
 
-/* Tensors ---------------------------------------------------------------------------------------------------------------- */
+/* Tensors */
 
 static fb_table_t quantization(const tensor_t *tensor)
 {
@@ -91,7 +91,7 @@ int32_t tensor_integer_at(const tensor_t *tensor, uint32_t index)
     return high == (low < 0 ? -1 : 0) ? low : high < 0 ? INT32_MIN : INT32_MAX;
 }
 
-/* Operators -------------------------------------------------------------------------------------------------------------- */
+/* Operators */
 
 /* Vectors are preceded by their length. */
 static uint32_t list_length(const int32_t *list)
@@ -150,7 +150,7 @@ activation_range_t activation_range(int32_t activation, const tensor_t *output)
     }
 }
 
-/* Reading the model ------------------------------------------------------------------------------------------------------ */
+/* Reading the model */
 
 /* The data of a constant; NULL for a tensor that lives in the arena. */
 static uint8_t *constant_data(fb_table_t tensor)
@@ -226,7 +226,7 @@ static const char *read_ops(void)
     return NULL;
 }
 
-/* Planning --------------------------------------------------------------------------------------------------------------- */
+/* Planning */
 
 /* Extends the lifetimes of the listed tensors to `step`. */
 static void touch(planned_buffer_t *buffers, uint32_t count, const int32_t *list, uint32_t step)
@@ -286,7 +286,7 @@ static const char *plan_tensors(void)
     return NULL;
 }
 
-/* model.h ---------------------------------------------------------------------------------------------------------------- */
+/* model.h */
 
 const char *model_init(void)
 {

@@ -60,7 +60,7 @@ typedef struct {
 
 extern const interpreter_model_t interpreter_model;
 
-/* For kinds of operators: ------------------------------------------------------------------------------------------------ */
+/* What kinds of operators use. */
 
 /* Tensor `index` of the operator's list; NULL if it is absent or beyond the end. */
 const tensor_t *op_input(const op_t *op, uint32_t index);

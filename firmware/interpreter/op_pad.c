@@ -3,7 +3,6 @@
 #include "params.h"
 
 #include <stddef.h>
-#include <string.h>
 
 static const char *prepare(op_t *op)
 {

@@ -1,5 +1,8 @@
 /*
  * ops.h: every kind of operator, for the resolver table of a generated model.c.
+ *
+ * To add one: op_<name>.c with an op_kind_t, its line here, its parameters in params.h, its number in schema.h, and an entry in
+ * KINDS of codegen/engines/reference_interpreter.py.
  */
 #ifndef OPS_H
 #define OPS_H

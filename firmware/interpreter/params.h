@@ -117,7 +117,7 @@ typedef struct {
     int32_t count[MAX_RANK];
 } slice_params_t;
 
-/* What more than one kind needs: ------------------------------------------------------------------------------------------ */
+/* What more than one kind uses. */
 
 /* Reads stride and padding of Conv2DOptions, DepthwiseConv2DOptions or Pool2DOptions; dilations are 1. */
 window_t window_of(fb_table_t options);

@@ -1,6 +1,6 @@
 /*
  * planner.h: places tensors in the arena: largest first, each at the lowest offset where it fits between those that are alive
- * at the same time (as TFLM's greedy planner). Must equal codegen/planner.py::plan_greedy_tflm.
+ * at the same time (as TFLM's greedy planner). Must equal codegen/engines/reference_interpreter.py::plan_greedy.
  */
 #ifndef PLANNER_H
 #define PLANNER_H

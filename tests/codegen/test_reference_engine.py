@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tflite
 from graphs import Builder, random_inputs, random_quant
-from model_runner import LIMITS, RunnerFailed, run_model
+from model_runner import FIRMWARE, LIMITS, RunnerFailed, run_model
 
-from codegen import ir, reference
+from codegen import import_ops, ir, reference
 from codegen.embedded import check_layout
-from codegen.engines.reference_interpreter import KINDS
+from codegen.engines.reference_interpreter import KINDS, arena_of
 from codegen.errors import CodegenError, DoesNotFit, GraphInvalid
 from codegen.export_tflite import export_tflite
 from codegen.generate import generate
 from codegen.manifest import Manifest
+from codegen.tflite_file import read_tflite
 from hil.oracle import Oracle
 
 RELUS = (ir.Activation.NONE, ir.Activation.RELU, ir.Activation.RELU6, ir.Activation.RELU_N1_TO_1)
@@ -265,6 +268,23 @@ def test_the_board_plans_exactly_the_arena_that_was_generated(tmp_path: Path) ->
 
     with pytest.raises(RunnerFailed, match="model_init: the arena is too small"):
         run_model(tmp_path, manifest, batch)
+
+
+def test_the_plan_takes_as_much_as_that_of_tflm(models_dir: Path) -> None:
+    raw = read_tflite((models_dir / "vww_96_int8.tflite").read_bytes())
+
+    # 73,728 B is the head of the arena that TFLM reports for this model.
+    assert arena_of(raw, list(range(len(raw.ops)))).planned_bytes == 73_728
+
+
+def test_every_op_that_is_imported_has_a_kind_with_its_number() -> None:
+    text = (FIRMWARE / "interpreter" / "schema.h").read_text()
+    numbers = dict(re.findall(r"^    OPCODE_(\w+) = (\d+),$", text, re.MULTILINE))
+
+    assert set(KINDS) == set(import_ops._BUILDERS)
+    assert {name: int(number) for name, number in numbers.items()} == {
+        name: getattr(tflite.BuiltinOperator, name) for name in KINDS
+    }
 
 
 def test_operators_that_no_output_needs_are_not_run(tmp_path: Path) -> None:
