@@ -129,7 +129,7 @@ class Cpu:
         self._hook(invalid, self._on_unmapped)
         self._image: Image | None = None
         self._exact_pc: int | None = None  # the current block starts at this reading instruction
-        self._write_pc: int | None = None  # a peripheral is being written by the instruction here
+        self._is_writing = False  # a peripheral; then the engine's pc is exact
         self._fault: Fault | None = None
         self._interrupt: int | None = None
         self._trouble: Exception | None = None
@@ -169,7 +169,7 @@ class Cpu:
         engine.reg_write(arm.UC_ARM_REG_SP, sp)
         engine.ctl_flush_tb()
         self._blocks.continue_at(self._pc)
-        self._fault = self._trouble = self._interrupt = self._exact_pc = self._write_pc = None
+        self._fault = self._trouble = self._interrupt = self._exact_pc = None
         self._reset_requested = self._fpu_was_enabled = False
 
     def _start(self) -> tuple[int, int]:
@@ -351,7 +351,7 @@ class Cpu:
         self, engine: Uc, access: int, address: int, size: int, value: int, data: None
     ) -> bool:
         """A write to a peripheral or to flash; True lets the engine go on, False is a fault."""
-        self._write_pc = engine.reg_read(arm.UC_ARM_REG_PC)
+        self._is_writing = True
         try:
             self._before_access()
             if self._bus.holds(address):
@@ -370,7 +370,7 @@ class Cpu:
             self._trouble = error
             return False
         finally:
-            self._write_pc = None
+            self._is_writing = False
         return True
 
     def _read_trouble(self, trouble: Exception, address: int, size_bytes: int) -> None:
@@ -411,8 +411,8 @@ class Cpu:
 
     def _cycles_now(self) -> int:
         """Cycles up to the instruction that accesses a peripheral right now."""
-        if self._write_pc is not None:
-            return self.clock.before(self._write_pc)
+        if self._is_writing:
+            return self.clock.before(self._engine.reg_read(arm.UC_ARM_REG_PC))
         address, _ = self._blocks.current
         if self._exact_pc != address:
             raise NeedExactTime
@@ -462,5 +462,7 @@ class Cpu:
         """Changes bytes of the flash, in every range that shows it."""
         for region in self.memory.regions:
             if region.memory.kind == "flash":
-                self._engine.mem_write(region.memory.origin + offset, data)
+                region.data[offset : offset + len(data)] = data
+                start = region.memory.origin + offset
+                self._engine.ctl_remove_cache(start, start + len(data))
         self._blocks.flash_changed()

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 from hil.board import Memory
 from hil.errors import HilError
@@ -45,7 +46,7 @@ class Image:
 def parse_elf(data: bytes) -> Image:
     """The image of an ELF file for a 32-bit little-endian Arm core; raises ImageError."""
     if len(data) > MAX_IMAGE_BYTES:
-        raise ImageError(f"the file has {len(data):,} B; at most {MAX_IMAGE_BYTES:,} B are read")
+        raise ImageError(f"the file has more than {MAX_IMAGE_BYTES:,} B, the most that is read")
     if data[:4] != b"\x7fELF":
         raise ImageError(f"not an ELF file: it starts with {data[:4].hex(' ') or 'nothing'}")
     if len(data) < _HEADER.size:
@@ -63,7 +64,7 @@ def parse_elf(data: bytes) -> Image:
         raise ImageError(
             f"{count} program headers at offset {table_at} do not lie in the file of {len(data)} B"
         )
-    segments = []
+    segments, loaded_bytes = [], 0
     for number in range(count):
         header = _PROGRAM_HEADER.unpack_from(data, table_at + number * entry_bytes)
         segment_kind, offset, _, address, file_bytes = header[:5]
@@ -74,10 +75,24 @@ def parse_elf(data: bytes) -> Image:
                 f"segment {number} wants {file_bytes:,} B from offset {offset:,} but the file has "
                 f"{len(data):,} B; is it cut off?"
             )
+        loaded_bytes += file_bytes
+        if loaded_bytes > MAX_IMAGE_BYTES:
+            raise ImageError(f"its segments hold more than {MAX_IMAGE_BYTES:,} B")
         segments.append(Segment(address, data[offset : offset + file_bytes]))
     if not segments:
         raise ImageError("nothing to load: no loadable segment holds any bytes")
     return Image(entry, tuple(segments))
+
+
+def read_elf(path: Path) -> bytes:
+    """The bytes of a file, or a few more than parse_elf takes; raises ImageError."""
+    try:
+        if not path.is_file():
+            raise ImageError(f"{path} is not a file")
+        with path.open("rb") as file:
+            return file.read(MAX_IMAGE_BYTES + 1)
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def load_elf(data: bytes, memory: MemoryMap) -> Image:

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hil.board import Board
 from hil.errors import HilError
 from hil.tables import table_to_dataclass
 from hil.virtual.cpu import Cpu, Stop
-from hil.virtual.image import load_elf
+from hil.virtual.image import load_elf, read_elf
 from hil.virtual.uart import Pty
 
 _ORPHAN_CHECK_S = 1.0
@@ -72,12 +73,10 @@ class Server:
             answer: dict[str, Any] = getattr(self, f"_do_{request['do']}")(request)
         except HilError as error:
             return {"error": str(error)}
-        except OSError as error:
-            return {"error": f"{error.filename}: {error.strerror}"}
         return answer
 
     def _do_load(self, request: dict[str, Any]) -> dict[str, Any]:
-        image = load_elf(Path(request["path"]).read_bytes(), self._cpu.memory)
+        image = load_elf(read_elf(Path(request["path"])), self._cpu.memory)
         self._give_up_run()
         self._pty.start_program(request["until"].encode())
         self._was_matched = False
@@ -156,6 +155,12 @@ class Server:
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:
     control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _end_process(failure: threading.ExceptHookArgs) -> None:
+    """A mistake in the core's thread: the parent sees that the process has ended."""
+    sys.excepthook(failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
+    os._exit(1)
 
 
 def main(control_fd: int) -> None:

@@ -13,8 +13,8 @@ from hil.board import Board, board_ids, get_board
 
 GCC = "arm-none-eabi-gcc"
 
-# A program for assembler tests: the vector table where the chip looks for it, then `start`. EXIT ends it with the
-# code in r0 through semihosting.
+# A program for assembler tests: the vector table where the chip looks for it, then `start`. EXIT
+# ends it with the code in r0 through semihosting.
 _HEAD = """
 .syntax unified
 .thumb
@@ -63,7 +63,8 @@ def assemble(tmp_path: Path) -> Assemble:
         )
         flash = board.flash_memory.origin
         layout = [
-            f"-Wl,--section-start=.vectors={flash:#x},-Ttext={flash + 0x100:#x},-Tdata={ram_start:#x}"
+            f"-Wl,--section-start=.vectors={flash:#x}",
+            f"-Wl,-Ttext={flash + 0x100:#x},-Tdata={ram_start:#x}",
         ]
         layout += ["-Wl,-e,start,-n,--no-warn-rwx-segments"]
         _run([GCC, *_flags(board), "-nostdlib", *layout, str(source), "-o", str(elf)])

@@ -200,8 +200,8 @@ def test_a_fault_that_the_firmware_handles_is_kept_until_the_reset(place, assemb
 def test_pin_changes_carry_their_cycle(place, assemble):
     elf = assemble(
         NRF,
-        "start: ldr r4, =0x50000a20\nmovs r0, #1\nstr r0, [r4]\nlsls r0, r0, #8\nldr r4, =0x50000800\n"
-        "str r0, [r4, #8]\nnop\nnop\nnop\nstr r0, [r4, #12]\nEXIT\n",
+        "start: ldr r4, =0x50000a20\nmovs r0, #1\nstr r0, [r4]\nlsls r0, r0, #8\n"
+        "ldr r4, =0x50000800\nstr r0, [r4, #8]\nnop\nnop\nnop\nstr r0, [r4, #12]\nEXIT\n",
     )
     run_elf(place, elf)
 
@@ -230,7 +230,7 @@ def test_what_cannot_be_flashed_is_said_and_changes_nothing(place, assemble, tmp
         FlashError, match=r"flashing virtual:nrf52840_dk by virtual failed: not an ELF file"
     ):
         place.flash(bad)
-    with pytest.raises(FlashError, match=r"No such file"):
+    with pytest.raises(FlashError, match=r"missing.elf is not a file"):
         place.flash(tmp_path / "missing.elf")
 
     with serial.Serial(place.port, 115200, timeout=10) as port:
@@ -256,7 +256,8 @@ def test_a_killed_board_leaves_nothing_and_says_so(assemble, tmp_path, monkeypat
 
 def test_a_board_dies_with_its_parent(tmp_path):
     script = (
-        "import os, signal; from hil.board import get_board; from hil.virtual.place import VirtualPlace;"
+        "import os, signal; from hil.board import get_board;"
+        "from hil.virtual.place import VirtualPlace;"
         "place = VirtualPlace(get_board('nrf52840_dk')); print(place.process_id, flush=True);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
