@@ -77,7 +77,7 @@ class SearchCost:
 
 
 #: Values of the objectives, all to be minimised.
-_METRICS: dict[str, Callable[[float, Record], float]] = {
+METRICS: dict[str, Callable[[float, Record], float]] = {
     "error": lambda accuracy, _: 1.0 - accuracy,
     "latency_us": lambda _, record: record.latency_us,
     "sram_bytes": lambda _, record: record.sram_bytes.total,
@@ -144,7 +144,7 @@ def _place_front(
         if (record := trial.record(place, engine)) is not None and "accuracy" in trial.outcome
     ]
     values = np.array(
-        [[_METRICS[o](t.outcome["accuracy"], record) for o in objectives] for t, record in measured]
+        [[METRICS[o](t.outcome["accuracy"], record) for o in objectives] for t, record in measured]
     )
     is_on_front = moocore.is_nondominated(values, keep_weakly=True)
     found = [

@@ -3,5 +3,5 @@
 In the order in which data passes: space (and spaces/) -> architecture -> constraints -> data,
 network, train -> quantize -> candidate (these steps in one process: workers) -> measuring ->
 reward -> trial -> strategy (and strategies/). study holds the settings, loop runs it all, finish
-and pareto make the end of it. See README.md for how to add a space, a strategy or a data set.
+makes the end of it. See README.md for how to add a space, a strategy or a data set.
 """

@@ -13,6 +13,7 @@ import functools
 import gzip
 import hashlib
 import math
+import os
 import struct
 import zipfile
 import zlib
@@ -163,10 +164,16 @@ def data_names() -> list[str]:
 def load_data(name: str, data_dir: Path | None = None) -> DataSet:
     """The data set of that name, or the signals of an .npz file (relative to `data_dir`).
 
+    Args:
+        name: of a data set, or a path ending in .npz.
+        data_dir: the user's folder of data; None is the folder named by HIL_DATA, if that is set.
+
     Raises:
         DataError: unknown name, missing folder or file, or a file that does not hold what it
             should.
     """
+    if data_dir is None and (variable := os.environ.get("HIL_DATA")):
+        data_dir = Path(variable)
     if name.endswith(".npz"):
         parts = _signals((data_dir or Path()) / name)
     elif name in _LOADERS:

@@ -4,39 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
+from hil.fronts import BASELINE, place_fronts
 from hil.store import Store, Study, TrialRow
 from search.candidate import int8_accuracy
 from search.data import InputQuant, TestData
 from search.measuring import MeasureDone, MeasureJob, OpenBench, PlaceThread
-from search.pareto import non_dominated
-from search.reward import objectives
 from search.study import StudySettings
-
-#: The baseline that is always there.
-BASELINE_ENGINE = "reference"
-
-
-def board_front(rows: list[TrialRow], settings: StudySettings, place: str) -> list[TrialRow]:
-    """The trials that are non-dominated in the study's objectives at one place, by number."""
-    wanted = objectives(settings.objectives, [place])
-    measured = [
-        (row, record)
-        for row in rows
-        if row.state == "measured" and (record := row.record(place, settings.engine)) is not None
-    ]
-    points = np.array(
-        [
-            [
-                objective.value(float(row.outcome["accuracy"]), {place: record})
-                for objective in wanted
-            ]
-            for row, record in measured
-        ]
-    )
-    is_on_front = non_dominated(points)
-    return [row for (row, _), on_front in zip(measured, is_on_front, strict=True) if on_front]
 
 
 def finish_study(
@@ -57,15 +30,19 @@ def finish_study(
     """
     study = store.load_study(settings.name)
     with study.lock():
-        rows = study.trials()
-        fronts = {place: board_front(rows, settings, place) for place in settings.places}
+        if not study.trials(state="measured"):
+            return
+        fronts = {
+            front.place: [study.trial(found.number) for found in front.front]
+            for front in place_fronts(study)
+        }
         _measure_baseline(study, fronts, open_bench, progress)
-        for row in {row.number: row for front in fronts.values() for row in front}.values():
+        on_any = {row.number: row for front in fronts.values() for row in front}
+        for number, row in sorted(on_any.items()):
             if row.test_accuracy is None:
-                tflite = _model(study, row.number)
-                accuracy = int8_accuracy(tflite, test.part(), input_quant)
-                study.set_test_accuracy(row.number, accuracy, len(test.part()))
-                progress(f"trial {row.number}: {accuracy:.1%} of the test set")
+                accuracy = int8_accuracy(_model(study, number), test.part(), input_quant)
+                study.set_test_accuracy(number, accuracy, len(test.part()))
+                progress(f"trial {number}: {accuracy:.1%} of the test set")
 
 
 def _measure_baseline(
@@ -79,7 +56,7 @@ def _measure_baseline(
     def report(done: MeasureDone) -> None:
         if done.record is not None:
             study.attach_record(done.number, done.record, board_s=done.board_s)
-            progress(f"trial {done.number}: engine {BASELINE_ENGINE} on {done.place}")
+            progress(f"trial {done.number}: engine {BASELINE} on {done.place}")
         elif done.error is not None:
             errors.append(done.error)
 
@@ -88,9 +65,9 @@ def _measure_baseline(
         thread = PlaceThread(place, open_bench, report)
         threads.append(thread)
         for row in front:
-            if row.record(place, BASELINE_ENGINE) is None:
+            if row.record(place, BASELINE) is None:
                 name = f"{study.name}-{row.number:04d}"
-                job = MeasureJob(row.number, name, _model(study, row.number), BASELINE_ENGINE)
+                job = MeasureJob(row.number, name, _model(study, row.number), BASELINE)
                 thread.submit(job)
     for thread in threads:
         thread.finish()

@@ -1,34 +1,21 @@
 """Objectives of a study: the error of the int8 network, and what each place reported.
 
-All are to be minimised. Declared once: strategies, fronts and tables read the metrics from here.
+All are to be minimised. What the metrics are is said once, in hil/fronts.py, so that strategies and
+tables agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hil.fronts import METRICS
 from hil.record import Record
 from search.errors import SearchError, SettingsError
 
-
-def _energy_uj(record: Record) -> float:
-    if record.energy_uj is None:
-        raise SearchError(f"{record.place} reports no energy; leave out objective 'energy_uj'")
-    return record.energy_uj.median
-
-
-#: The metric that does not depend on a board: 1 - accuracy of the int8 network on the validation
-#: samples.
+#: The metric that is the same for all places.
 ERROR = "error"
-
-#: What a record says, by metric.
-BOARD_METRICS: dict[str, Callable[[Record], float]] = {
-    "latency_us": lambda record: record.latency_us,
-    "sram_bytes": lambda record: float(record.sram_bytes.total),
-    "flash_bytes": lambda record: float(record.flash_bytes.total),
-    "energy_uj": _energy_uj,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +32,11 @@ class Objective:
 
     def value(self, accuracy: float, records: Mapping[str, Record]) -> float:
         """The value, given one record per place; raises SearchError if a record lacks it."""
-        if self.place is None:
-            return 1.0 - accuracy
-        return BOARD_METRICS[self.metric](records[self.place])
+        record = next(iter(records.values())) if self.place is None else records[self.place]
+        value = float(METRICS[self.metric](accuracy, record))
+        if math.isnan(value):
+            raise SearchError(f"{self.place} reports no {self.metric}; leave out that objective")
+        return value
 
 
 def objectives(metrics: Sequence[str], places: Sequence[str]) -> tuple[Objective, ...]:
@@ -56,12 +45,10 @@ def objectives(metrics: Sequence[str], places: Sequence[str]) -> tuple[Objective
     Raises:
         SettingsError: an unknown metric, or one named twice, or none.
     """
-    known = (ERROR, *BOARD_METRICS)
     for metric in metrics:
-        if metric not in known:
-            raise SettingsError(
-                "objectives", f"{metric!r} is not known; known are {', '.join(known)}"
-            )
+        if metric not in METRICS:
+            known = ", ".join(METRICS)
+            raise SettingsError("objectives", f"{metric!r} is not known; known are {known}")
     if not metrics or len(set(metrics)) != len(metrics):
         raise SettingsError("objectives", f"{list(metrics)} should name one or more, each once")
     return tuple(

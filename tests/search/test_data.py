@@ -111,6 +111,14 @@ def test_all_batches_of_cifar_are_used_wherever_the_folder_is(tmp_path: Path) ->
     assert len(found.test.part()) == 50
 
 
+def test_the_folder_may_be_named_by_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HIL_DATA", str(write_cifar(tmp_path)))
+
+    assert len(load_data("cifar10").test.part()) == 50
+
+
 def test_real_cifar_is_read(data_dir: Path) -> None:
     found = load_data("cifar10", data_dir)
 
@@ -172,7 +180,10 @@ def test_an_unknown_data_set_is_refused_with_those_that_exist() -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist", "fashion_mnist"])
-def test_a_missing_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_missing_folder_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HIL_DATA", raising=False)
     with pytest.raises(DataError, match="name it with --data-dir or HIL_DATA"):
         load_data(name)
     with pytest.raises(DataError, match=f"for data set '{name}'; looked in the folder itself"):

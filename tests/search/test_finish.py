@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from search_fakes import LIMITS, PLACES, FakeBenches, make_data, pretend
 
+from hil.fronts import place_fronts
 from hil.store import Store
 from search.data import Part, SearchData, TestData
-from search.finish import board_front, finish_study
+from search.finish import finish_study
 from search.loop import run_study
 from search.study import StudySettings
 
@@ -64,15 +65,14 @@ def test_trials_of_the_fronts_are_tested_once_and_get_the_baseline(
                 open_bench=benches.open,
             )
         rows = store.load_study("s").trials()
+        fronts = place_fronts(store.load_study("s"))
 
-    fronts = {place: board_front(rows, SETTINGS, place) for place in PLACES}
-    on_any = {row.number for front in fronts.values() for row in front}
+    on_any = {found.number for front in fronts for found in front.front}
     assert 0 < len(on_any) <= 6
     assert {row.number for row in rows if row.test_accuracy == 0.5} == on_any
     assert tested == [9] * len(on_any)
-    assert len(benches.measured) == sum(len(front) for front in fronts.values())
-    for place, front in fronts.items():
-        assert all(row.record(place, "reference") is not None for row in front)
+    assert len(benches.measured) == sum(len(front.front) for front in fronts)
+    assert all(found.baseline is not None for front in fronts for found in front.front)
 
 
 def test_an_error_of_a_board_is_raised_after_the_other_board_is_done(

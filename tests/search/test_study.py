@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from records import make_record
 from search_fakes import make_data
 
 from hil.errors import BoardFileError
@@ -97,7 +98,16 @@ def test_objectives_come_once_for_every_place_but_the_error() -> None:
         "energy_uj@virtual:a",
         "energy_uj@virtual:b",
     ]
-    assert Objective("error").value(0.75, {}) == 0.25
+    records = {place: make_record(place=place, cycles=640) for place in PLACES}
+    assert Objective("error").value(0.75, records) == 0.25
+    assert Objective("latency_us", PLACES[1]).value(0.75, records) == 10.0
+
+
+def test_a_place_without_a_meter_has_no_energy_to_minimise() -> None:
+    records = {PLACES[0]: make_record(place=PLACES[0], energy_uj=None)}
+
+    with pytest.raises(SearchError, match="virtual:a reports no energy_uj; leave out"):
+        Objective("energy_uj", PLACES[0]).value(0.75, records)
 
 
 def sleep_for_a_minute(job: object, _: object) -> object:
