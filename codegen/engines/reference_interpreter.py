@@ -23,6 +23,10 @@ from codegen.tflite_file import RawModel, RawTensor, read_tflite
 
 ENGINE = "reference"
 
+#: The fastest of -O2 and -O3, with and without unrolling, on five models and the virtual nrf52840_dk
+#: (AD: 7.0 cycles per MAC instead of 9.6): a baseline is worth as much as its flags.
+_FLAGS = ("-O3", "-funroll-loops")
+
 #: What the interpreter's structures take on a 32-bit core; the generated model.c asserts it.
 _STRUCT_BYTES = {"tensor_t": 12, "op_t": 20, "planned_buffer_t": 20, "multiplier_t": 8}
 _TENSOR_ALIGNMENT = 16
@@ -130,7 +134,7 @@ def reference(job: Job) -> Generated:
             arena_bytes=arena.total_bytes,
             scratch_bytes=0,
             weights_bytes=weights_bytes,
-            build=BuildEntry(flags=("-O3",), source_dirs=("interpreter",)),
+            build=BuildEntry(flags=_FLAGS, source_dirs=("interpreter",)),
         ),
     )
 
