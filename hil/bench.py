@@ -96,7 +96,7 @@ def measure_model(
     objective: Objective = "latency",
     procedure: Procedure = STANDARD,
     expected: ExpectedOutputs | None = None,
-    models_dir: Path = MODELS_DIR,
+    models_dir: Path | None = None,
 ) -> Record:
     """The record of one model on one place with one engine.
 
@@ -108,7 +108,7 @@ def measure_model(
         objective: what engine `tiny` chooses its kernels for.
         procedure: inputs, repeats, layers.
         expected: keeps the oracle's answers for the next call; share one between places.
-        models_dir: where generated folders are kept.
+        models_dir: where generated folders are kept; MODELS_DIR by default.
 
     Raises:
         HilError: OutputMismatch, DoesNotFit (linker), LinkTimeout and others.
@@ -119,7 +119,8 @@ def measure_model(
             place = stack.enter_context(open_place(place))
         options = engine_options(engine, objective)
         digest = hashlib.sha256(b"\0".join([name.encode("utf-8", "replace"), tflite])).hexdigest()
-        model_dir = models_dir / place.board.id / f"{digest[:16]}_{engine}_{objective}"
+        folder = (models_dir or MODELS_DIR) / place.board.id
+        model_dir = folder / f"{digest[:16]}_{engine}_{objective}"
 
         def prepare(options: EngineOptions) -> Firmware:
             generate(

@@ -72,13 +72,14 @@ def _options(
 @app.command()
 def demo(
     trials: Annotated[int, typer.Option(help="Networks to try.", min=1)] = 16,
+    study: Annotated[str, typer.Option(help="Name that the study is kept under.")] = "demo",
     store: StoreOption = None,
 ) -> None:
     """Search on scikit-learn's digits with both virtual boards, then the Pareto tables."""
     from search.study import StudySettings, TrainSettings
 
     settings = StudySettings(
-        name="demo",
+        name=study,
         places=("virtual:nrf52840_dk", "virtual:stm32f746g_disco"),
         trials=trials,
         workers=_spare_cores(),
@@ -200,6 +201,7 @@ def bench(
         board_of(place, read_lab())
     for name in engines:
         get_engine(name)
+    _must_be_writable(json_path)
     procedure = Procedure(inputs=inputs, input_seed=seed, repeats=repeats, layers=layers)
 
     rows = []
@@ -302,6 +304,7 @@ def run(
     from hil.running import run_elf
 
     _must_be_file(elf)
+    _must_be_writable(json_path)
     with open_place(board) as place:
         result = run_elf(place, elf, until=until, timeout_s=timeout, on_output=_write_bytes)
     if not result.output.endswith(b"\n"):
@@ -392,6 +395,11 @@ def pareto(
     store: StoreOption = None,
 ) -> None:
     """Tables and plots of what a study found: one for each board."""
+    from hil.store import DEFAULT_PATH
+
+    where = Path(store or DEFAULT_PATH)
+    if "://" not in str(store) and not where.exists():
+        raise UsageError(f"no result store {_printable(str(where))}; hil search makes one")
     with _open_store(store) as opened:
         _show_pareto(opened, study, board=board, json_path=json_path, out=out)
 
@@ -583,6 +591,12 @@ def _must_be_file(path: Path) -> None:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UsageError(f"{_printable(str(path))} {what}; expected a file")
+
+
+def _must_be_writable(path: Path | None) -> None:
+    """Raises UsageError now rather than after minutes of work."""
+    if path is not None and not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{_printable(str(path))} cannot be written: no such folder, or read-only")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What every link must do, over every link: the serial port (here on a pty) and the scripted one that tests use."""
+"""What every link must do: the serial port, here on a pty, and the scripted one of the tests."""
 
 from __future__ import annotations
 

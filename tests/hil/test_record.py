@@ -22,11 +22,12 @@ def test_a_hardware_record_without_a_meter_survives_json():
 
 
 def test_the_json_form_has_the_documented_keys_in_order():
-    assert list(make_record().to_json()) == (
-        "schema model board place source engine engine_options outputs_match outputs_checked "
-        "latency_cycles latency_us sram_bytes flash_bytes energy_uj layers toolchain "
-        "compiler_flags firmware_sha256 git board_file_sha256 timing_model started_at"
-    ).split(" ")
+    documented = """
+        schema model board place source engine engine_options outputs_match outputs_checked
+        latency_cycles latency_us sram_bytes flash_bytes energy_uj layers toolchain
+        compiler_flags firmware_sha256 git board_file_sha256 timing_model started_at
+    """
+    assert list(make_record().to_json()) == documented.split()
 
 
 def test_equal_records_have_equal_digests_and_others_do_not():

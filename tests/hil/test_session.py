@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from boards import CYCLES, SIZE, FakePlace, fake_firmware, fake_manifest, fake_output
 
+from boards import CYCLES, SIZE, FakePlace, fake_firmware, fake_manifest, fake_output
 from hil import session, wire
 from hil.errors import (
     ClockMismatch,
@@ -137,7 +137,7 @@ def test_what_the_emulator_saw_explains_a_silent_board(tmp_path):
     place = FakePlace(answer=lambda tokens: [] if tokens[1] == "run" else None)
     place.seen_fault = "read of 4 bytes at 0x50000000 outside the memory map, pc 0x00001234"
 
-    with pytest.raises(TargetFault, match="0x50000000.*0x00001234"):
+    with pytest.raises(TargetFault, match=r"0x50000000.*0x00001234"):
         measured(place, tmp_path)
 
 

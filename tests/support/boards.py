@@ -26,7 +26,7 @@ class FakePlace:
         store_bytes: room to keep inputs; 0: one run per fill.
         identity: overrides of what hello says.
         spoil: called with (number of runs so far, output bytes) and gives what is sent instead.
-        answer: called first with each command's tokens; what it gives, if not None, is sent instead.
+        answer: called with each command's tokens; what it gives, if not None, is sent instead.
     """
 
     name = "fake"

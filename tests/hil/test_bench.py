@@ -1,0 +1,117 @@
+"""From a .tflite to records on the virtual boards: generated, built, flashed, run, checked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from graphs import Builder
+
+import codegen.errors
+from codegen.export_tflite import export_tflite
+from hil import bench, expected
+from hil.bench import Model, engine_options, measure_model, run_bench
+from hil.errors import OutputMismatch, UsageError
+from hil.lab import open_place
+from hil.record import Record
+from hil.session import Procedure
+
+NRF, F746 = "virtual:nrf52840_dk", "virtual:stm32f746g_disco"
+PROCEDURE = Procedure(inputs=3, repeats=3, warmup=1, layers=True)
+
+
+@pytest.fixture(scope="module")
+def tflite():
+    builder = Builder(np.random.default_rng(7), name="net")
+    x = builder.input((1, 6, 6, 2))
+    x = builder.conv2d(x, 4, (3, 3), padding="SAME")
+    x = builder.depthwise_conv2d(x, (3, 3), stride=(2, 2), padding="SAME")
+    x = builder.reshape(x, (1, 36))
+    x = builder.fully_connected(x, 5)
+    return export_tflite(builder.graph([builder.softmax(x)]))
+
+
+@pytest.fixture
+def models_dir(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "MODELS_DIR", tmp_path)
+    return tmp_path
+
+
+def test_each_place_measures_in_its_own_thread(tflite, models_dir):
+    rows = list(run_bench([Model("net", tflite)], [NRF, F746], ["tiny"], procedure=PROCEDURE))
+
+    records = {row.place: row.result for row in rows}
+    for place in (NRF, F746):
+        record = records[place]
+        assert isinstance(record, Record)
+        assert record.outputs_match
+        assert record.outputs_checked == 3
+        assert sum(layer.macs for layer in record.layers) == record.model.effective_macs
+
+
+@pytest.mark.slow
+def test_both_engines_on_both_boards_give_the_oracles_bytes(tflite, models_dir):
+    rows = list(
+        run_bench([Model("net", tflite)], [NRF, F746], ["tiny", "reference"], procedure=PROCEDURE)
+    )
+
+    records = [row.result for row in rows if isinstance(row.result, Record)]
+    assert len(records) == len(rows) == 4
+    assert all(r.outputs_match and r.outputs_checked == 3 for r in records)
+    assert {(r.place, r.engine) for r in records} == {
+        (place, engine) for place in (NRF, F746) for engine in ("tiny", "reference")
+    }
+    by_engine = {(r.place, r.engine): r for r in records}
+    for place in (NRF, F746):
+        tiny, reference = by_engine[place, "tiny"], by_engine[place, "reference"]
+        assert tiny.latency_cycles.median < reference.latency_cycles.median
+        assert tiny.sram_bytes.arena <= reference.sram_bytes.arena
+        assert sum(layer.cycles for layer in tiny.layers) > 0
+        assert sum(layer.macs for layer in tiny.layers) > 0
+
+
+def test_two_measurements_give_the_same_cycles(tflite, models_dir):
+    with open_place(NRF) as place:
+        first, second = (
+            measure_model(tflite, "net", place, procedure=PROCEDURE, models_dir=models_dir)
+            for _ in range(2)
+        )
+
+    assert first.latency_cycles.samples == second.latency_cycles.samples
+    assert first.firmware_sha256 == second.firmware_sha256
+
+
+def test_a_wrong_output_is_an_error_and_no_record(tflite, models_dir, monkeypatch):
+    def wrong(self, model, tensors, seeds):
+        return [bytes(5) for _ in seeds]
+
+    monkeypatch.setattr(expected.ExpectedOutputs, "of", wrong)
+
+    with pytest.raises(OutputMismatch, match="differs from the oracle"):
+        measure_model(tflite, "net", NRF, procedure=PROCEDURE, models_dir=models_dir)
+
+
+def test_what_cannot_be_measured_is_a_row_and_the_others_go_on(tflite, models_dir):
+    broken = Model("broken", b"not a model")
+
+    rows = list(run_bench([broken, Model("net", tflite)], [NRF], ["tiny"], procedure=PROCEDURE))
+
+    assert isinstance(rows[0].result, codegen.errors.CodegenError)
+    assert isinstance(rows[1].result, Record)
+
+
+def test_a_model_that_does_not_fit_is_a_row_with_the_numbers(models_dir):
+    builder = Builder(np.random.default_rng(7), name="big")
+    x = builder.input((1, 200, 200, 4))
+    tflite = export_tflite(builder.graph([builder.conv2d(x, 8, (1, 1))]))
+
+    (row,) = run_bench([Model("big", tflite)], [NRF], ["tiny"], procedure=PROCEDURE)
+
+    assert isinstance(row.result, codegen.errors.DoesNotFit)
+    assert row.result.needed_bytes > row.result.have_bytes
+
+
+def test_engine_tflm_says_what_to_set(monkeypatch, tmp_path):
+    monkeypatch.setenv("HIL_LAB", str(tmp_path / "lab.toml"))
+
+    with pytest.raises(UsageError, match=r"library and include_dirs under \[tflm\]"):
+        engine_options("tflm", "latency")
