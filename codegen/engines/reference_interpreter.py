@@ -23,7 +23,7 @@ from codegen.tflite_file import RawModel, RawTensor, read_tflite
 
 ENGINE = "reference"
 
-#: The fastest of -O2 and -O3, with and without unrolling, on five models and the virtual nrf52840_dk
+#: The fastest of -O2 and -O3, with and without unrolling, on five models and virtual:nrf52840_dk
 #: (AD: 7.0 cycles per MAC instead of 9.6): a baseline is worth as much as its flags.
 _FLAGS = ("-O3", "-funroll-loops")
 
