@@ -135,9 +135,8 @@ class Cpu:
         self._trouble: Exception | None = None
         self._reset_requested = False
         self._fpu_was_enabled = False
-        self._unsettled: tuple[int, bytes] | None = (
-            None  # a flash write that the engine is about to do its own way
-        )
+        # a store into flash that the engine is about to do in its own way: address, true result
+        self._unsettled: tuple[int, bytes] | None = None
         self._stop_requested = threading.Event()
         self._pc = 0
 
@@ -214,13 +213,9 @@ class Cpu:
             try:
                 stop = self._after(error)
             except Lockup as lockup:
-                detail = (
-                    f"{self.fault_text}; the core stopped: {lockup}"
-                    if self.fault_text
-                    else f"the core stopped: {lockup}"
-                )
-                self.fault_text = detail
-                return Stop("lockup", detail=detail)
+                before = f"{self.fault_text}; " if self.fault_text else ""
+                self.fault_text = f"{before}the core stopped: {lockup}"
+                return Stop("lockup", detail=self.fault_text)
             if stop is not None:
                 return stop
             self._blocks.continue_at(self._pc)

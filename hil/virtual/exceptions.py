@@ -34,6 +34,8 @@ _FRAME = (
     arm.UC_ARM_REG_LR,
 )
 _FP_REGISTERS = tuple(getattr(arm, f"UC_ARM_REG_S{i}") for i in range(16))
+_XPSR_EXCEPTION = 0x1FF
+_XPSR_IT = 3 << 25 | 0x3F << 10
 _BASIC_WORDS, _EXTENDED_WORDS = 8, 26
 _STACK_ALIGNED = 1 << 9  # of the stacked xPSR: 4 bytes were left out to align the frame to 8
 _CONTROL_SPSEL = 1 << 1
@@ -106,7 +108,9 @@ class ExceptionUnit:
                 f"0x{handler:08x}"
             )
         self._active.append(number)
-        self._engine.reg_write(arm.UC_ARM_REG_IPSR, number)
+        # the handler does not inherit the rest of an IT block
+        xpsr = self._engine.reg_read(arm.UC_ARM_REG_XPSR) & ~(_XPSR_IT | _XPSR_EXCEPTION)
+        self._engine.reg_write(arm.UC_ARM_REG_XPSR, xpsr | number)
         return handler & ~1
 
     def leave(self, exc_return: int) -> int:

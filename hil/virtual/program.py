@@ -84,15 +84,24 @@ def run_program(
     cpu.load(load_elf(elf, cpu.memory))
     if with_fpu:
         cpu.enable_fpu()
-    timer = threading.Timer(timeout_s, cpu.stop)
-    timer.start()
+    ended = threading.Event()
+    watchdog = threading.Thread(target=_stop_after, args=(cpu, timeout_s, ended), daemon=True)
+    watchdog.start()
     try:
         stop = cpu.run()
     finally:
-        timer.cancel()
-        timer.join()
+        ended.set()
+        watchdog.join()
     if stop.reason != "exit" or stop.exit_code is None:
         why = {"stopped": f"no exit within {timeout_s:g} s, or it waits for input"}
         raise TargetFault(f"virtual:{board.id}", stop.detail or why.get(stop.reason, stop.reason))
     total = cpu.clock.total()
     return ProgramRun(stop.exit_code, bytes(console.output), total.cycles, total.instructions)
+
+
+def _stop_after(cpu: Cpu, timeout_s: float, ended: threading.Event) -> None:
+    """Gives up the run at the timeout; again, as a stop between two engine starts is lost."""
+    wait_s = timeout_s
+    while not ended.wait(wait_s):
+        cpu.stop()
+        wait_s = 0.01

@@ -247,6 +247,26 @@ def test_the_hard_fault_handler_sees_frame_and_status(board, assemble):
     assert run_program(board, elf.read_bytes()).exit_code == 8
 
 
+def test_a_fault_inside_an_it_block_does_not_reach_into_the_handler(board, assemble):
+    """What the IT block would skip next is the start of the handler, which must run in full."""
+    elf = assemble(
+        board,
+        """start: ldr r1, =0x30000000
+        movs r0, #0
+        cmp r0, #0
+        itee eq
+        ldreq r2, [r1]
+        movne r0, #1
+        movne r0, #1
+        hard_fault: movs r0, #3
+        adds r0, #4
+        EXIT
+        """,
+    )
+
+    assert run_program(board, elf.read_bytes()).exit_code == 7
+
+
 def test_a_handler_may_return(board, assemble):
     elf = assemble(
         board,
