@@ -114,17 +114,19 @@ def storage_of_tensors(graph: ir.Graph) -> tuple[int, ...]:
 def usable_offers(
     op: ir.Op, roots: Sequence[int], offers: Sequence[Overlap]
 ) -> list[tuple[int, Overlap]]:
-    """The storages of inputs that an op's output may lie over, each with one offer.
+    """The storages of inputs that an op's output may lie over, each with one aligned offer.
 
     Where an op reads one storage through several inputs, all of them must make the same offer.
     """
     usable: dict[int, Overlap] = {}
     for offer in offers:
+        if offer.is_exact and offer.distance % ALIGNMENT:
+            continue
         root = roots[op.inputs[offer.input]]
         same = [position for position, tensor in enumerate(op.inputs) if roots[tensor] == root]
         agreed = all(replace(offer, input=position) in offers for position in same)
         if root not in (-1, roots[op.outputs[0]]) and agreed:
-            usable.setdefault(root, offer)
+            usable.setdefault(root, replace(offer, distance=aligned(offer.distance)))
     return list(usable.items())
 
 

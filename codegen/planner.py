@@ -21,6 +21,8 @@ __all__ = ["ALIGNMENT", "Overlap", "Plan", "PlanRow", "plan", "plan_greedy_tflm"
 _PROMOTION_CALLS = 2_000
 _SEARCH_CALLS = 10_000
 _SEARCH_STORAGES = 200
+#: Above this many storages only the best priorities are tried.
+_ALL_PRIORITIES_STORAGES = 500
 _TFLM_ALIGNMENT = 16
 
 
@@ -174,46 +176,65 @@ class _Placement:
     """Which storages may not share bytes, and the lowest offset that is left for one of them."""
 
     def __init__(self, lives: Liveness, alignment: int = ALIGNMENT) -> None:
-        storages = lives.storages
-        self.sizes = [aligned(storage.size_bytes, alignment) for storage in storages]
-        self._conflicts = lives.conflicts
-        self.offers: dict[tuple[int, int], Overlap] = {
-            (pair.input, pair.output): pair.offer for pair in lives.pairs
-        }
+        self.sizes = [aligned(storage.size_bytes, alignment) for storage in lives.storages]
+        self._offers = {(pair.input, pair.output): pair.offer for pair in lives.pairs}
+        partners: list[set[int]] = [set() for _ in lives.storages]
+        for a, b in self._offers:
+            partners[a].add(b)
+            partners[b].add(a)
+        self._partners = [tuple(sorted(others)) for others in partners]
+        self._strangers = [
+            tuple(j for j in conflicts if j not in partners[i])
+            for i, conflicts in enumerate(lives.conflicts)
+        ]
 
     def lowest(self, index: int, offsets: Sequence[int], start: int = 0) -> int:
         """The lowest offset >= start for one storage; `offsets` is -1 for those not placed yet."""
-        size = self.sizes[index]
-        placed = [j for j in self._conflicts[index] if offsets[j] >= 0]
-        candidates = {start}
-        for j in placed:
-            candidates.add(offsets[j] + self.sizes[j])
-            candidates.update(self._beside(index, j, offsets[j]))
-        # The top of everything placed is always free.
-        for offset in sorted(candidate for candidate in candidates if candidate >= start):
-            if all(
-                offset >= offsets[j] + self.sizes[j]
-                or offset + size <= offsets[j]
-                or self._may_overlap(index, offset, j, offsets[j])
-                for j in placed
-            ):
-                return offset
-        raise AssertionError("the top of what is placed is free for any storage")
+        strangers = sorted(
+            (offsets[j], offsets[j] + self.sizes[j])
+            for j in self._strangers[index]
+            if offsets[j] >= 0
+        )
+        partners = [j for j in self._partners[index] if offsets[j] >= 0]
+        if not partners:
+            return self._gap(index, strangers, start)
+        # A partner is in the way up to its end, or up to where its offer begins.
+        tries = {start}
+        for j in partners:
+            tries.add(offsets[j] + self.sizes[j])
+            tries.update(self._beside(index, j, offsets[j]))
+        gaps = (self._gap(index, strangers, offset) for offset in tries if offset >= start)
+        return min(
+            gap for gap in gaps if all(self._is_free(index, gap, j, offsets[j]) for j in partners)
+        )
+
+    def _gap(self, index: int, strangers: Sequence[tuple[int, int]], start: int) -> int:
+        """The first offset >= start at which a storage meets none of the sorted strangers."""
+        offset, size = start, self.sizes[index]
+        for other_start, other_end in strangers:
+            if other_start >= offset + size:
+                break
+            offset = max(offset, other_end)
+        return offset
 
     def _beside(self, index: int, other: int, other_offset: int) -> list[int]:
         """Offsets that an offer between two storages makes worth trying."""
         found = []
-        if offer := self.offers.get((other, index)):
+        if offer := self._offers.get((other, index)):
             found.append(other_offset - offer.distance)
-        if offer := self.offers.get((index, other)):
+        if offer := self._offers.get((index, other)):
             found.append(other_offset + offer.distance)
-        return [offset for offset in found if offset % ALIGNMENT == 0]
+        return found
 
-    def _may_overlap(self, index: int, offset: int, other: int, other_offset: int) -> bool:
-        if (offer := self.offers.get((other, index))) and offer.allows(other_offset, offset):
+    def _is_free(self, index: int, offset: int, other: int, other_offset: int) -> bool:
+        """Whether two partners do not meet, or may."""
+        if offset >= other_offset + self.sizes[other] or offset + self.sizes[index] <= other_offset:
             return True
-        offer = self.offers.get((index, other))
-        return offer is not None and offer.allows(offset, other_offset)
+        as_output = self._offers.get((other, index))
+        as_input = self._offers.get((index, other))
+        return (as_output is not None and as_output.allows(other_offset, offset)) or (
+            as_input is not None and as_input.allows(offset, other_offset)
+        )
 
     def first_fit(self, sequence: Sequence[int]) -> list[int]:
         """Places storages in this sequence, each as low as it goes."""
@@ -231,8 +252,9 @@ def _place(lives: Liveness) -> list[int]:
     best_top = -1
     # With rounding to TFLM's alignment too: first fit can do better with larger pieces, and we are
     # never worse than TFLM.
+    priorities = _PRIORITIES if len(storages) <= _ALL_PRIORITIES_STORAGES else _PRIORITIES[:2]
     for placement in (_Placement(lives), _Placement(lives, _TFLM_ALIGNMENT)):
-        for priority in _PRIORITIES:
+        for priority in priorities:
             sequence = sorted(range(len(storages)), key=lambda i: priority(storages[i]))
             offsets = placement.first_fit(sequence)
             top = _top(storages, offsets)

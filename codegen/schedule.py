@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from codegen import ir
 from codegen.liveness import Overlap, aligned, storage_of_tensors, usable_offers
 
-#: Limits on work, so that a graph of thousands of ops is ordered in seconds.
-_MAX_STATES = 20_000
+#: Limits on work, so that even a hostile graph is ordered in seconds.
+_MAX_OPS = 512
+_MAX_STATES = 100_000
 _MAX_BEAM_WIDTH = 64
-_MAX_LOOKS = 4_000_000  # at an op, to see whether it can run next
+_MAX_LOOKS = 1_000_000  # at an op, to see whether it can run next
 
 
 def order_of_ops(
@@ -26,8 +27,10 @@ def order_of_ops(
     overlaps: Mapping[int, Sequence[Overlap]],
 ) -> tuple[int, ...]:
     """Op indices in the order of the smallest peak found; the file's own if none is smaller."""
-    memory = _Memory(graph, scratch, overlaps)
     file_order = tuple(range(len(graph.ops)))
+    if len(graph.ops) > _MAX_OPS:
+        return file_order
+    memory = _Memory(graph, scratch, overlaps)
     file_peak = memory.peak_bytes(file_order)
     if file_peak <= memory.unavoidable_bytes:
         return file_order
@@ -123,39 +126,38 @@ class _Memory:
 
 
 def _best_first(memory: _Memory) -> tuple[int, ...]:
-    """The order of least peak; empty if the limit on states is reached."""
+    """The order of least peak; empty if a limit on work is reached."""
     everything = (1 << memory.n_ops) - 1
-    # Among equal peaks the state with more ops done goes first, then the one found first.
-    heap: list[tuple[int, int, int, int, int, tuple[int, ...]]] = [
-        (memory.start_bytes, 0, 0, 0, memory.start_bytes, ())
-    ]
-    seen: set[int] = set()
-    max_states = min(_MAX_STATES, _MAX_LOOKS // memory.n_ops)
-    count = 0
+    # Peak, minus the number of ops done, age: among equal peaks the longest order goes on. Then
+    # the state: ops done, bytes live, the last op, and where it came from.
+    heap = [(memory.start_bytes, 0, 0, 0, memory.start_bytes, -1, 0)]
+    came_from: dict[int, tuple[int, int]] = {}
+    looks = age = 0
     while heap:
-        peak, _, _, done, live_bytes, order = heapq.heappop(heap)
-        if done == everything:
-            return order
-        if done in seen:
+        peak, n_done, _, done, live_bytes, last, before = heapq.heappop(heap)
+        if done in came_from:
             continue
-        seen.add(done)
-        if len(seen) > max_states:
+        came_from[done] = last, before
+        if done == everything:
+            return _walk_back(came_from, done)
+        looks += memory.n_ops
+        if looks > _MAX_LOOKS or age > _MAX_STATES:
             return ()
         for index in memory.ready(done):
             needed, after_bytes = memory.step(done, live_bytes, index)
-            count += 1
-            heapq.heappush(
-                heap,
-                (
-                    max(peak, needed),
-                    -len(order) - 1,
-                    count,
-                    done | 1 << index,
-                    after_bytes,
-                    (*order, index),
-                ),
-            )
+            age += 1
+            after = done | 1 << index
+            state = (max(peak, needed), n_done - 1, age, after, after_bytes, index, done)
+            heapq.heappush(heap, state)
     return ()
+
+
+def _walk_back(came_from: Mapping[int, tuple[int, int]], done: int) -> tuple[int, ...]:
+    order = []
+    while done:
+        last, done = came_from[done]
+        order.append(last)
+    return tuple(reversed(order))
 
 
 def _beam(memory: _Memory) -> tuple[int, ...]:
