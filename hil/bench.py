@@ -7,7 +7,9 @@ measured (session), printing (report).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import queue
 import threading
@@ -27,7 +29,7 @@ from hil.build import Firmware, build
 from hil.errors import FlashError, HilError, LinkError, TargetFault, UsageError
 from hil.expected import ExpectedOutputs
 from hil.lab import Place, lab_path, open_place, read_lab
-from hil.manifest import read_manifest
+from hil.manifest import Manifest, read_manifest
 from hil.record import Record
 from hil.session import STANDARD, Procedure, measure, starts
 
@@ -122,32 +124,44 @@ def measure_model(
         folder = (models_dir or MODELS_DIR) / place.board.id
         model_dir = folder / f"{digest[:16]}_{engine}_{objective}"
 
-        def prepare(options: EngineOptions) -> Firmware:
-            generate(
-                tflite,
-                name=name,
-                engine=engine,
-                board=board_limits(place.board),
-                out_dir=model_dir,
-                options=options,
-            )
-            return build(model_dir, place.board)
+        def prepare(options: EngineOptions) -> tuple[Firmware, Manifest]:
+            with _lock(model_dir):
+                generate(
+                    tflite,
+                    name=name,
+                    engine=engine,
+                    board=board_limits(place.board),
+                    out_dir=model_dir,
+                    options=options,
+                )
+                return build(model_dir, place.board), read_manifest(model_dir)
 
         if engine == "tflm":
             options = _with_smallest_arena(place, prepare, options)
-        firmware = prepare(options)
-        manifest = read_manifest(model_dir)
+        firmware, manifest = prepare(options)
         outputs = (expected or ExpectedOutputs()).of(tflite, manifest.inputs, procedure.seeds)
         return measure(place, firmware, manifest, outputs, procedure)
 
 
+@contextlib.contextmanager
+def _lock(model_dir: Path) -> Iterator[None]:
+    """Keeps others from writing the folder while it is built; freed when a build must end."""
+    model_dir.parent.mkdir(parents=True, exist_ok=True)
+    with open(model_dir.with_suffix(".lock"), "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _with_smallest_arena(
-    place: Place, prepare: Callable[[EngineOptions], Firmware], options: EngineOptions
+    place: Place,
+    prepare: Callable[[EngineOptions], tuple[Firmware, Manifest]],
+    options: EngineOptions,
 ) -> EngineOptions:
     """The options with the smallest arena that TFLM starts with: only running it tells."""
 
     def runs(arena_bytes: int) -> bool:
-        return starts(place, prepare(dataclasses.replace(options, arena_bytes=arena_bytes)))
+        firmware, _ = prepare(dataclasses.replace(options, arena_bytes=arena_bytes))
+        return starts(place, firmware)
 
     limit = board_limits(place.board).arena_limit_bytes
     try:

@@ -20,12 +20,14 @@ from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hil import stats
 from hil.bench import Row
 from hil.fronts import Found, PlaceFront, SearchCost
 from hil.record import Record
 from hil.store import Study
 
 PARETO_SCHEMA = 1
+UNSTEADY = 0.01  # spread of repeats that a reader should know of
 WIDE = 105  # columns of a terminal that has room for all columns of a table
 
 MEMORY_NOTE = (
@@ -75,7 +77,14 @@ def bench_tables(rows: Sequence[Row], *, width: int = WIDE) -> RenderableType:
         _bench_table([record for row, record in measured if row.place == place], width)
         for place in dict.fromkeys(row.place for row, _ in measured)
     ]
-    return Group(*tables)
+    unsteady = [
+        Text(
+            f"{record.model.name} {record.engine} on {record.place}: repeats differ by {spread:.1%}"
+        )
+        for _, record in measured
+        if (spread := _spread(record)) > UNSTEADY
+    ]
+    return Group(*tables, *unsteady)
 
 
 def _bench_table(records: Sequence[Record], width: int) -> Table:
@@ -322,6 +331,12 @@ def _table(title: str) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
+
+
+def _spread(record: Record) -> float:
+    """Median absolute deviation of the repeats as a share of their median."""
+    median = record.latency_cycles.median
+    return stats.mad(record.latency_cycles.samples) / median if median else 0.0
 
 
 def _add_columns(table: Table, columns: Sequence[_Column]) -> None:

@@ -246,3 +246,17 @@ def test_help_is_quick():
 
     assert os.times().children_user - before < 0.5
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.slow
+def test_the_demo_searches_on_both_boards_and_prints_both_tables(hil, tmp_path):
+    code, out, err = hil("demo", "--trials", "2", "--store", tmp_path / "s.sqlite")
+
+    assert code == 0, err
+    assert "nrf52840_dk (virtual" in out
+    assert "stm32f746g_disco (virtual" in out
+    assert (tmp_path / "demo" / "pareto.md").is_file()
+    with Store(tmp_path / "s.sqlite") as store:
+        trials = store.load_study("demo").trials()
+    assert [trial.state for trial in trials] == ["measured"] * 2
+    assert all(record.outputs_match for trial in trials for record in trial.records)

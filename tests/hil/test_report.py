@@ -10,7 +10,7 @@ from rich.console import Console
 from hil.bench import Row
 from hil.errors import UsageError
 from hil.fronts import place_fronts, search_cost
-from hil.record import FlashBytes, LayerCycles, ModelId, SramBytes
+from hil.record import FlashBytes, LatencyCycles, LayerCycles, ModelId, SramBytes
 from hil.report import (
     bench_tables,
     layer_table,
@@ -183,6 +183,16 @@ def test_a_bench_table_compares_with_the_reference():
     assert "50/50" in nrf
     assert "reference" not in f746
     assert "other" not in text
+
+
+def test_repeats_that_differ_are_told():
+    steady, unsteady = (
+        make_record(latency_cycles=LatencyCycles.of(samples))
+        for samples in ([1000, 1000, 1001], [1000, 1100, 1200])
+    )
+
+    assert "repeats differ" not in shown(bench_tables([Row("m", NRF, "tiny", steady)]))
+    assert "repeats differ by 9.1%" in shown(bench_tables([Row("m", NRF, "tiny", unsteady)]))
 
 
 def test_hardware_and_virtual_never_share_a_table():
