@@ -202,7 +202,9 @@ def _check_quantised(operands: Operands) -> None:
         if tensor.dtype is ir.DType.F32:
             continue
         if tensor.quant is None:
-            raise operands.invalid(f"{tensor.name} is {tensor.dtype.value} but lacks scale or zero point")
+            raise operands.invalid(
+                f"{tensor.name} is {tensor.dtype.value} but lacks scale or zero point"
+            )
         if tensor.quant.is_per_channel:
             raise operands.unsupported(
                 f"{tensor.name} has one scale per channel; activations have one"

@@ -24,6 +24,8 @@ def substitute(op: ir.Op, old: int, new: int) -> ir.Op:
     def put(tensors: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(new if tensor == old else tensor for tensor in tensors)
 
+    if old not in op.inputs and old not in op.outputs:
+        return op
     return replace(op, inputs=put(op.inputs), outputs=put(op.outputs))
 
 
