@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from graphs import Builder
 
 import codegen.errors
 from codegen.export_tflite import export_tflite
-from hil import bench, expected
+from hil import bench, expected, session
 from hil.bench import Model, engine_options, measure_model, run_bench
-from hil.errors import OutputMismatch, UsageError
+from hil.build import FIRMWARE_DIR, build
+from hil.errors import HilError, OutputMismatch, UsageError
 from hil.lab import open_place
+from hil.manifest import read_manifest
 from hil.record import Record
-from hil.session import Procedure
+from hil.session import Procedure, measure
 
 NRF, F746 = "virtual:nrf52840_dk", "virtual:stm32f746g_disco"
 PROCEDURE = Procedure(inputs=3, repeats=3, warmup=1, layers=True)
@@ -115,3 +119,25 @@ def test_engine_tflm_says_what_to_set(monkeypatch, tmp_path):
 
     with pytest.raises(UsageError, match=r"library and include_dirs under \[tflm\]"):
         engine_options("tflm", "latency")
+
+
+@pytest.mark.parametrize(
+    ("instead", "seen"),
+    [
+        ("*(volatile uint32_t *)0x50100000", "0x50100000"),
+        ("for (;;) {}", "within"),
+    ],
+)
+def test_a_firmware_that_goes_wrong_is_an_error_that_says_how(tmp_path, monkeypatch, instead, seen):
+    folder = tmp_path / "wrong"
+    shutil.copytree(FIRMWARE_DIR / "models" / "echo", folder)
+    source = (folder / "model.c").read_text()
+    (folder / "model.c").write_text(
+        source.replace("void model_run(void)\n{", f"void model_run(void)\n{{\n    {instead};")
+    )
+    monkeypatch.setattr(session, "_inference_s", lambda place, manifest: 1.0)
+    manifest = read_manifest(folder)
+
+    with open_place(NRF) as place, pytest.raises(HilError, match=seen):
+        firmware = build(folder, place.board, builds_dir=tmp_path / "builds")
+        measure(place, firmware, manifest, [bytes(64)], Procedure(inputs=1))
