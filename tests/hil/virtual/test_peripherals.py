@@ -114,7 +114,7 @@ def test_uarte_sends_and_receives_by_dma(assemble):
 
 
 def test_the_chip_timers_follow_the_cycles(assemble):
-    """16,000 passes of 4 cycles on the M4, of 2 on the M7; read in microseconds and 16ths of HCLK."""
+    """16,000 passes of 4 cycles on the M4 (64 a tick), of 2 on the M7 (16 a tick)."""
     nrf = """ldr r4, =0x40008000
     movs r0, #3
     str r0, [r4, #0x508]
@@ -195,7 +195,8 @@ def test_a_reset_by_the_program_restarts_it_and_keeps_ram(board, assemble):
 
 def test_a_program_that_waits_for_more_input_than_there_is_ends(assemble):
     text = "ldr r4, =0x40002000\nmovs r0, #4\nstr r0, [r4, #0x500]\nmovs r0, #8\n"
-    text += "str r0, [r4, #0x514]\nmovs r0, #1\nstr r0, [r4]\n1: ldr r0, [r4, #0x108]\ncmp r0, #0\nbeq 1b"
+    text += "str r0, [r4, #0x514]\nmovs r0, #1\nstr r0, [r4]\n"
+    text += "1: ldr r0, [r4, #0x108]\ncmp r0, #0\nbeq 1b"
 
     with pytest.raises(TargetFault, match="waits for input"):
         _exit_code(NRF, assemble, text)
