@@ -184,6 +184,8 @@ def load_data(name: str, data_dir: Path | None = None) -> DataSet:
     train, validation = parts.train, parts.validation
     if validation is None:
         train, validation = stratified_split(train, VALIDATION_SHARE)
+    else:
+        train, validation = _shuffled(train), _shuffled(validation)
     classes = int(max(train.y.max(), validation.y.max())) + 1
     shape = train.x.shape[1:]
     if classes < 2:
@@ -213,6 +215,12 @@ def stratified_split(part: Part, share: float) -> tuple[Part, Part]:
     if len(rest) == 0:
         raise DataError("split", f"{len(part)} samples are too few for training and validation")
     return Part(part.x[rest], part.y[rest]), Part(part.x[taken], part.y[taken])
+
+
+def _shuffled(part: Part) -> Part:
+    """The samples in a fixed random order: the first few are then like all of them."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(part))
+    return Part(part.x[order], part.y[order])
 
 
 @register("digits")

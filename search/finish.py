@@ -10,6 +10,7 @@ from search.candidate import int8_accuracy
 from search.data import InputQuant, TestData
 from search.measuring import MeasureDone, MeasureJob, OpenBench, PlaceThread
 from search.study import StudySettings
+from search.trial_log import TOO_LARGE
 
 
 def finish_study(
@@ -23,7 +24,8 @@ def finish_study(
 ) -> None:
     """Gives every trial on a board's front its test accuracy and the baseline's record there.
 
-    What is stored already is not done again. Places work side by side.
+    What is stored already is not done again. Places work side by side. A baseline that does not fit
+    is said and left out.
 
     Raises:
         Exception: the first error of a measurement; what was measured before it is kept.
@@ -36,13 +38,13 @@ def finish_study(
             front.place: [study.trial(found.number) for found in front.front]
             for front in place_fronts(study)
         }
-        _measure_baseline(study, fronts, open_bench, progress)
         on_any = {row.number: row for front in fronts.values() for row in front}
         for number, row in sorted(on_any.items()):
             if row.test_accuracy is None:
                 accuracy = int8_accuracy(_model(study, number), test.part(), input_quant)
                 study.set_test_accuracy(number, accuracy, len(test.part()))
                 progress(f"trial {number}: {accuracy:.1%} of the test set")
+        _measure_baseline(study, fronts, open_bench, progress)
 
 
 def _measure_baseline(
@@ -57,6 +59,8 @@ def _measure_baseline(
         if done.record is not None:
             study.attach_record(done.number, done.record, board_s=done.board_s)
             progress(f"trial {done.number}: engine {BASELINE} on {done.place}")
+        elif isinstance(done.error, TOO_LARGE):
+            progress(f"trial {done.number}: engine {BASELINE} on {done.place}: {done.error}")
         elif done.error is not None:
             errors.append(done.error)
 

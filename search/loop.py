@@ -21,14 +21,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
 import numpy as np
 
-import codegen.errors
-import hil.errors
 from codegen.limits import BoardLimits
-from hil.record import Record
 from hil.store import Store, Study, TrialRow
 from search.architecture import Architecture
 from search.candidate import Candidate, Job, Rejected, prepare
@@ -40,7 +36,8 @@ from search.reward import objectives
 from search.space import Point, Space, get_space
 from search.strategy import get_strategy
 from search.study import StudySettings
-from search.trial import Failed, Infeasible, Measured, Outcome, Trial
+from search.trial import Failed, Infeasible, Outcome, Trial
+from search.trial_log import TOO_LARGE, study_records, trial_outcome, violation_of
 from search.workers import Broken, TrainingProcess, Work
 
 
@@ -113,20 +110,6 @@ def run_study(
     study = store.open_study(settings.name, settings.identity(data))
     with study.lock():
         return _Loop(settings, data, study, boards, open_bench, progress, work).run()
-
-
-def trial_outcome(row: TrialRow, settings: StudySettings) -> Outcome | None:
-    """How a stored trial ended, in the terms of a strategy; None while it is open."""
-    if row.state == "infeasible":
-        return Infeasible(float(row.outcome["violation"]))
-    if row.state == "failed":
-        return Failed(str(row.outcome["kind"]), str(row.outcome["reason"]))
-    if row.state == "measured":
-        records = _records(row, settings)
-        accuracy = float(row.outcome["accuracy"])
-        wanted = objectives(settings.objectives, settings.places)
-        return Measured(tuple(objective.value(accuracy, records) for objective in wanted))
-    return None
 
 
 class _Loop:
@@ -277,7 +260,7 @@ class _Loop:
         if done.record is not None:
             self._study.attach_record(done.number, done.record, board_s=done.board_s)
             row = self._study.trial(done.number)
-            if row.state == "trained" and len(_records(row, self._settings)) == len(
+            if row.state == "trained" and len(study_records(row, self._settings)) == len(
                 self._settings.places
             ):
                 self._settle_measured(row)
@@ -285,8 +268,8 @@ class _Loop:
         if self._outcomes[done.number] is not None:
             return  # it failed on another place before
         error = done.error
-        if isinstance(error, codegen.errors.DoesNotFit | hil.errors.DoesNotFit):
-            self._reject(done.number, [_violation(error, done.place)])
+        if isinstance(error, TOO_LARGE):
+            self._reject(done.number, [violation_of(error, done.place)])
         else:
             assert error is not None, "a measurement gives a record or an error"
             reason = f"on {done.place}: {error}"
@@ -301,7 +284,7 @@ class _Loop:
         except SearchError as error:
             self._fail(row.number, type(error).__name__, str(error), "")
             return
-        records = _records(row, self._settings).items()
+        records = study_records(row, self._settings).items()
         figures = ", ".join(f"{place} {record.latency_us:,.0f} us" for place, record in records)
         self._failures.clear()
         self._settle(
@@ -406,22 +389,6 @@ class _Loop:
             engine=settings.engine,
             engine_objective=settings.engine_objective,
         )
-
-
-def _records(row: TrialRow, settings: StudySettings) -> dict[str, Record]:
-    """Records of the study's engine by place."""
-    found = {place: row.record(place, settings.engine) for place in settings.places}
-    return {place: record for place, record in found.items() if record is not None}
-
-
-def _violation(error: Any, place: str) -> Violation:
-    """What the generator or the linker found too large."""
-    if isinstance(error, hil.errors.DoesNotFit):
-        board, memory = error.board, error.memory
-    else:
-        board, memory = place, error.what
-    kind = "flash" if "flash" in memory.lower() else "sram"
-    return Violation(board, kind, error.needed_bytes, error.have_bytes)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from search.architecture import Architecture
@@ -21,6 +21,8 @@ from search.study import TrainSettings
 
 #: Samples on which the ranges of activations are taken.
 CALIBRATION_SAMPLES = 256
+#: Samples on which the statistics of batch normalisation are taken after each epoch.
+RECALIBRATION_SAMPLES = 1024
 #: Samples at once when nothing is learnt.
 EVALUATION_BATCH = 256
 
@@ -86,6 +88,7 @@ def train(
             is_over = 0 < settings.budget_s < time.monotonic() - started
             if is_over:
                 break
+        _recalibrate(network, x[:RECALIBRATION_SAMPLES])
         valid_loss, accuracy = _evaluate(network, valid_x, valid_y)
         if not math.isfinite(valid_loss):
             raise TrainingError(
@@ -105,6 +108,21 @@ def train(
         train_s=time.monotonic() - started,
         device=device.type,
     )
+
+
+@torch.no_grad()
+def _recalibrate(network: Network, x: Tensor) -> None:
+    """Batch normalisation's statistics anew: the running ones lag behind in a short training."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    network.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+    for part in torch.split(x, EVALUATION_BATCH):
+        if len(part) > 1:
+            network(_planes(part))
+    for norm in norms:
+        norm.momentum = 0.1
 
 
 @torch.no_grad()

@@ -154,6 +154,15 @@ def test_signals_with_their_own_validation_set_are_not_split(tmp_path: Path) -> 
     assert [len(part) for part in parts(found)] == [40, 4, 10]
 
 
+def test_the_first_samples_are_of_all_classes_even_if_the_file_is_sorted(tmp_path: Path) -> None:
+    validation = {"x_validation": np.ones((4, 30, 2)), "y_validation": np.arange(4) % 3}
+    write_signals(tmp_path / "s.npz", y_train=np.repeat([0, 1], 20), **validation)
+
+    train = load_data("s.npz", tmp_path).search.train
+
+    assert set(train.first(10).y.tolist()) == {0, 1}
+
+
 def test_bytes_become_int8_without_loss_and_signals_fill_the_range(tmp_path: Path) -> None:
     images = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     quant = load_data("digits").search.input_quant

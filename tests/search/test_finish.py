@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from search_fakes import LIMITS, PLACES, FakeBenches, make_data, pretend
 
+from codegen.errors import DoesNotFit
 from hil.fronts import place_fronts
 from hil.store import Store
 from search.data import Part, SearchData, TestData
@@ -75,9 +76,34 @@ def test_trials_of_the_fronts_are_tested_once_and_get_the_baseline(
     assert all(found.baseline is not None for front in fronts for found in front.front)
 
 
-def test_an_error_of_a_board_is_raised_after_the_other_board_is_done(
-    finished_search: Path, data: SearchData
+def test_a_baseline_that_does_not_fit_is_said_and_left_out(
+    finished_search: Path, data: SearchData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def refuse(place: str, _: str) -> None:
+        raise DoesNotFit("RAM", 300_000, 262_144, "conv2d_0")
+
+    monkeypatch.setattr("search.finish.int8_accuracy", lambda *_: 0.5)
+    test = TestData("t", lambda: Part(np.zeros((9, 8, 8, 1), np.uint8), np.zeros(9, np.int64)))
+    lines: list[str] = []
+
+    with Store(finished_search) as store:
+        finish_study(
+            SETTINGS,
+            test=test,
+            input_quant=data.input_quant,
+            store=store,
+            open_bench=FakeBenches(on_measure=refuse).open,
+            progress=lines.append,
+        )
+
+    assert any("engine reference on virtual:nrf52840_dk: the model needs" in x for x in lines)
+
+
+def test_an_error_of_a_board_is_raised_after_the_other_board_is_done(
+    finished_search: Path, data: SearchData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.finish.int8_accuracy", lambda *_: 0.5)
+
     def fail_on_the_first(place: str, _: str) -> None:
         if place == PLACES[0]:
             raise RuntimeError("no probe")
@@ -97,4 +123,4 @@ def test_an_error_of_a_board_is_raised_after_the_other_board_is_done(
         rows = store.load_study("s").trials()
 
     assert {place for place, _ in benches.measured} == {PLACES[1]}
-    assert all(row.test_accuracy is None for row in rows)
+    assert any(row.test_accuracy == 0.5 for row in rows)
