@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-MAX_PENDING_BYTES = 65_536  # output that the host has not read, beyond what the kernel holds
+MAX_PENDING_BYTES = 16_384  # output that the host has not read, beyond what the kernel holds
 
 Waiting = Literal["", "input", "reader"]
 
