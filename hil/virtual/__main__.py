@@ -6,6 +6,7 @@ Started by hil.virtual.place.
 from __future__ import annotations
 
 import argparse
+import contextlib
 
 from hil.virtual.server import main
 
@@ -15,4 +16,6 @@ if __name__ == "__main__":
         "--board", required=True, help="shown in the process list; the channel describes the board"
     )
     parser.add_argument("--control-fd", required=True, type=int, help="inherited socket")
-    main(parser.parse_args().control_fd)
+    control_fd = parser.parse_args().control_fd
+    with contextlib.suppress(ConnectionError):  # who started us was killed: nobody to tell
+        main(control_fd)
