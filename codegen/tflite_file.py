@@ -21,9 +21,9 @@ from codegen.errors import GraphInvalid
 
 #: Larger files cannot fit any microcontroller, and cost time to read.
 MAX_FILE_BYTES = 64 << 20
-MAX_TENSORS = 16_384
-MAX_OPS = 8_192
-MAX_BUFFERS = 32_768
+MAX_TENSORS = 8_192
+MAX_OPS = 2_048
+MAX_BUFFERS = 16_384
 MAX_RANK = 8
 _MAX_NAME_BYTES = 1_024
 _MAX_OP_OPERANDS = 1_024

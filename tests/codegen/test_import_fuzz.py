@@ -137,7 +137,7 @@ def test_mutations_of_real_models_are_refused_or_sound(
 
 
 @pytest.mark.slow
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=8_000, deadline=None)
 @given(mutations)
 def test_many_mutations_of_a_small_file_are_refused_or_sound(changes) -> None:
     assert_refused_or_sound(mutated(every_op(), changes))
@@ -145,7 +145,7 @@ def test_many_mutations_of_a_small_file_are_refused_or_sound(changes) -> None:
 
 @pytest.mark.slow
 @settings(
-    max_examples=5_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.integers(0, 10**6), mutations)
 def test_many_mutations_of_real_models_are_refused_or_sound(
