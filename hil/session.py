@@ -314,20 +314,21 @@ def check_clocks(
 
     Args:
         before: (coarse microseconds, cycles) before the repeats.
-        after: the same after them; the coarse timer wraps at 2^32.
+        after: the same after them; both counters have 32 bits, and wrap.
         clock_hz: of the core.
         measured_cycles: sum of the repeats, which lie between the two.
     """
     coarse_us = (after[0] - before[0]) % 2**32
-    cycles_us = (after[1] - before[1]) / clock_hz * 1e6
+    counted = (after[1] - before[1]) % 2**32
+    wraps = max(0, round((coarse_us * clock_hz / 1e6 - counted) / 2**32))
+    cycles = counted + wraps * 2**32
+    cycles_us = cycles / clock_hz * 1e6
     if abs(cycles_us - coarse_us) > CLOCK_TOLERANCE * coarse_us + CLOCK_RESOLUTION_US:
         raise ClockMismatch(
             f"{coarse_us:,} us by the coarse timer are {cycles_us:,.0f} us by the cycle counter"
         )
-    if measured_cycles > after[1] - before[1]:
-        raise ClockMismatch(
-            f"repeats of {measured_cycles:,} cycles lie within {after[1] - before[1]:,} cycles"
-        )
+    if measured_cycles > cycles:
+        raise ClockMismatch(f"repeats of {measured_cycles:,} cycles lie within {cycles:,} cycles")
 
 
 def _inference_s(place: Place, manifest: Manifest) -> float:

@@ -172,6 +172,15 @@ def test_the_coarse_timer_may_wrap():
     check_clocks((2**32 - 100, 0), (900, 64_000), 64_000_000, 60_000)
 
 
+@pytest.mark.parametrize("seconds", [1, 60, 70, 200])
+def test_the_cycle_counter_may_wrap(seconds):
+    """At 64 MHz it does so every 67 s; slow models take longer for their repeats."""
+    started = 2**32 - 1_000_000
+    ended = (started + seconds * 64_000_000) % 2**32
+
+    check_clocks((5, started), (5 + seconds * 1_000_000, ended), 64_000_000, seconds * 63_000_000)
+
+
 def test_repeats_cannot_take_longer_than_the_time_around_them():
     with pytest.raises(ClockMismatch, match="lie within"):
         check_clocks((0, 0), (1000, 64_000), 64_000_000, 64_001)
