@@ -1,4 +1,4 @@
-"""Text of generated files: the Jinja2 environment with its filters, the banner, names that C accepts, writing.
+"""Text of generated files: the Jinja2 environment with its filters, the banner, writing.
 
 Not here: what is written (templates/*.j2) and the numbers that go in (codegen/kernels.py).
 """
@@ -55,7 +55,7 @@ def c_array(values: NDArray[np.generic], width: int = 96) -> str:
 
 
 def _number(value: int | float) -> str:
-    """A C constant; floats in hexadecimal, which is exact. INT32_MIN has no literal of its own type."""
+    """A C constant. Hexadecimal floats are exact; INT32_MIN has no literal of its own type."""
     if isinstance(value, float):
         return f"{value.hex()}f"
     return "INT32_MIN" if value == -(2**31) else f"{value}"
@@ -66,6 +66,11 @@ def c_rows(rows: NDArray[np.generic]) -> str:
     return "\n".join(
         f"    {{{', '.join(_number(value) for value in row)}}}," for row in rows.tolist()
     )
+
+
+def c_shape(shape: Sequence[int]) -> str:
+    """A shape for a comment: 1x25x5x64."""
+    return "x".join(map(str, shape)) or "scalar"
 
 
 def c_structs(rows: Iterable[Sequence[int]]) -> str:
@@ -83,12 +88,16 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    env.filters.update(c_array=c_array, c_rows=c_rows, c_structs=c_structs)
+    env.filters.update(c_array=c_array, c_rows=c_rows, c_structs=c_structs, c_shape=c_shape)
     return env
 
 
 def write_if_changed(path: Path, text: str) -> bool:
-    """Writes `text` unless the file holds it already, so that a build sees no change; returns whether it wrote."""
+    """Writes `text` unless the file holds it already, so that a build sees no change.
+
+    Returns:
+        Whether it wrote.
+    """
     content = text.encode("utf-8")
     if path.is_file() and path.read_bytes() == content:
         return False
@@ -97,7 +106,7 @@ def write_if_changed(path: Path, text: str) -> bool:
 
 
 def remove_stale_sources(folder: Path, keep: Collection[str]) -> None:
-    """Removes generated sources of an earlier generation that this one does not write again; nothing of the user's."""
+    """Removes generated sources that this generation does not write again, nothing else."""
     start = BANNER_START.encode("utf-8")
     for path in folder.iterdir():
         if path.name in keep or not path.is_file():

@@ -21,10 +21,10 @@ def generate(
     out_dir: Path,
     options: EngineOptions | None = None,
 ) -> Manifest:
-    """Writes the C of one model for one engine and board into `out_dir`, and returns the manifest that lies beside it.
+    """Writes the C of one model for one engine and board; returns the manifest beside it.
 
-    Files whose text did not change are left alone, so that builds stay incremental; sources of an earlier, different
-    generation are removed. Equal arguments give equal bytes.
+    Files whose text did not change are left alone, so that builds stay incremental; sources of an
+    earlier, different generation are removed. Equal arguments give equal bytes.
 
     Args:
         tflite: the model file, untrusted.
@@ -35,7 +35,7 @@ def generate(
         options: objective and what single engines need.
 
     Raises:
-        CodegenError: the model is broken or uses what the engine lacks, or it does not fit the board (DoesNotFit).
+        CodegenError: the model is broken, uses what the engine lacks, or does not fit the board.
     """
     options = options or EngineOptions()
     if options.objective not in OBJECTIVES:

@@ -1,11 +1,11 @@
-"""What code generation must know of a board. Not here: board files (hil/board.py); the caller copies the numbers over."""
+"""What code generation must know of a board; whoever calls it copies that from the board file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-#: RAM that is not the arena's: the painted stack. What else the firmware holds is left to the linker's own check.
+#: RAM that is not the arena's: the stack. What else a firmware holds is left to the linker's check.
 STACK_RESERVE_BYTES = 4096
 
 
@@ -13,7 +13,7 @@ STACK_RESERVE_BYTES = 4096
 class BoardLimits:
     """One board as the generator sees it: which instructions there are, and how much memory.
 
-    `features` are those of the board file ("dsp", "fpv4-sp", "icache", ...); kernels may require some. `ram_bytes` is the
+    `features` are those of the board file ("dsp", "fpv4-sp", "icache", ...). `ram_bytes` is the
     longest run of RAM, `flash_bytes` the whole flash.
     """
 

@@ -44,7 +44,7 @@ class LayerEntry:
 
 @dataclass(frozen=True, slots=True)
 class BuildEntry:
-    """How the folder is compiled; `source_dirs` are relative to firmware/, the other paths absolute."""
+    """How the folder is compiled; `source_dirs` are relative to firmware/, other paths absolute."""
 
     flags: tuple[str, ...] = ()
     source_dirs: tuple[str, ...] = ()

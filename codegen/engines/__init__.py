@@ -1,7 +1,7 @@
-"""Engines: ways to run a model. One module each; a module registers itself by name and is found by listing this folder.
+"""Engines: ways to run a model. One module each, found by listing this folder.
 
-An engine turns a `Job` into `Generated`: the text of every source file and the manifest. It writes nothing itself; that and
-all else that engines share is in codegen/generate.py.
+An engine turns a `Job` into `Generated`: the text of every source file and the manifest. It writes
+nothing itself; that and all else that engines share is in codegen/generate.py.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What a user can choose. Engines ignore what is not theirs; the manifest repeats what they used.
+    """What a user can choose. Engines ignore what is not theirs.
 
-    `objective` chooses kernels (tiny). `arena_bytes` is the arena given to an engine that cannot know it before run time
-    (tflm); `tflm_library` and `tflm_include_dirs` name the user's build of TFLM.
+    `objective` chooses kernels (tiny). `arena_bytes` is the arena given to an engine that cannot
+    know it before run time (tflm); `tflm_library` and `tflm_include_dirs` name the user's build of
+    TFLM.
     """
 
     objective: Objective = "latency"
@@ -38,7 +39,7 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """All that an engine may use: the file's bytes, its checked graph (before any pass), the board, the user's choice."""
+    """All that an engine may use; `graph` is that of the file, checked, before any pass."""
 
     tflite: bytes
     graph: Graph
@@ -48,7 +49,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What an engine gives: sources by file name (each starts with codegen.emit.banner) and the manifest."""
+    """Sources by file name, each starting with codegen.emit.banner, and the manifest."""
 
     sources: dict[str, str]
     manifest: Manifest

@@ -1,12 +1,14 @@
-"""Engine `tiny`: one C function per op, specialised for its shape; buffers at fixed offsets of one arena.
+"""Engine `tiny`: one C function per op, specialised for its shape; one arena, fixed offsets.
 
-Flow: passes, a kernel for each op, the plan, then the templates. What each kernel does is in codegen/kernels.
+Flow: passes, a kernel for each op, the plan, then the templates. What each kernel does is in
+codegen/kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from codegen import passes
 from codegen.emit import banner, environment
@@ -17,10 +19,13 @@ from codegen.kernels import Kernel, choose
 from codegen.kernels.context import Array, Context, constant_name
 from codegen.limits import STACK_RESERVE_BYTES
 from codegen.manifest import BuildEntry, LayerEntry, Manifest, model_entry, tensor_entry
-from codegen.planner import Plan, plan, require_fit
+from codegen.planner import Overlap, Plan, plan, require_fit
 
-#: Measured on the four MLPerf Tiny models and person_detect: -O3 needs 1 to 20 % fewer cycles than -O2, -Os 7 to 19 % more.
-BUILD_FLAGS = ("-O3",)
+#: Measured on the four MLPerf Tiny models and person_detect (virtual boards): -O3 needs up to 20 %
+#: fewer cycles than -O2. Scheduling before register allocation spills sums on the M4 (up to 7 %
+#: slower), but pays on the M7, which issues two instructions at once (up to 4 %).
+_FAST_FLAGS = {"cortex-m4": ("-O3", "-fno-schedule-insns"), "cortex-m7": ("-O3",)}
+_SMALL_FLAGS = ("-Os",)
 
 _MODEL_DTYPES = {
     DType.S8: "MODEL_S8",
@@ -31,13 +36,13 @@ _MODEL_DTYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
+class Layer(NamedTuple):
     """One op as model.c.j2 sees it: its kernel, what the kernel's template needs, and the call."""
 
     op: Context
     kernel: Kernel
     arguments: str
+    aliasing: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +93,7 @@ def generate_tiny(job: Job) -> Generated:
     return emit_model(job, graph, kernels, memory)
 
 
-def emit_model(
-    job: Job, graph: Graph, kernels: Mapping[int, Kernel], memory: Plan
-) -> Generated:
+def emit_model(job: Job, graph: Graph, kernels: Mapping[int, Kernel], memory: Plan) -> Generated:
     """C for a graph that has been planned.
 
     Args:
@@ -127,7 +130,20 @@ def _layer(graph: Graph, memory: Plan, index: int, kernel: Kernel) -> Layer:
     arguments += [f"at({_tensor_place(graph.tensors[i])})" for i in op.outputs]
     if context.scratch_bytes:
         arguments.append(f"at({_scratch_place(op)})")
-    return Layer(context, kernel, ", ".join(arguments))
+    aliasing = _aliasing(kernel.cost(graph, op).overlaps)
+    return Layer(context, kernel, ", ".join(arguments), aliasing)
+
+
+def _aliasing(overlaps: tuple[Overlap, ...]) -> str:
+    """What the C comment says about output and inputs sharing bytes."""
+    if not overlaps:
+        return "Input and output do not overlap."
+    first = overlaps[0]
+    if first.is_exact:
+        return "The output may take the place of an input of its size."
+    return (
+        f"The output may lie over the input if it starts {first.distance:,} or more bytes below it."
+    )
 
 
 def _operand(graph: Graph, op: Op, position: int) -> str:
@@ -214,6 +230,10 @@ def _sources(
     }
 
 
+def _build_flags(job: Job) -> tuple[str, ...]:
+    return _SMALL_FLAGS if job.options.objective == "flash" else _FAST_FLAGS[job.board.core]
+
+
 def _manifest(
     job: Job, graph: Graph, memory: Plan, layers: list[Layer], weights_bytes: int
 ) -> Manifest:
@@ -228,5 +248,5 @@ def _manifest(
         arena_bytes=memory.arena_bytes,
         scratch_bytes=memory.scratch_bytes,
         weights_bytes=weights_bytes,
-        build=BuildEntry(flags=BUILD_FLAGS),
+        build=BuildEntry(flags=_build_flags(job)),
     )

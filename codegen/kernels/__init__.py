@@ -1,7 +1,8 @@
-"""Registry of kernels: which C can run an op, what each variant costs, and which one an objective picks.
+"""Registry of kernels: which C can run an op, what each variant costs, which one is picked.
 
-A kernel is one Jinja2 template under codegen/templates and one `Kernel` entry in a module of this package; modules are found by
-listing the folder. Variants for one op compute the same bytes in different ways.
+A kernel is one Jinja2 template under codegen/templates and one `Kernel` entry in a module of this
+package; modules are found by listing the folder. Variants for one op compute the same bytes in
+different ways.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def all_kernels() -> tuple[Kernel, ...]:
 
 
 def candidates(graph: Graph, op: Op) -> tuple[Kernel, ...]:
-    """Every kernel that can run the op; raises UnsupportedOp with each variant's reason when there is none."""
+    """Every kernel that can run the op; raises UnsupportedOp with the reasons if none can."""
     refusals: list[str] = []
     found: list[Kernel] = []
     for kernel in all_kernels():
@@ -92,7 +93,7 @@ def candidates(graph: Graph, op: Op) -> tuple[Kernel, ...]:
 
 
 def working_bytes(graph: Graph, op: Op, cost: Cost) -> int:
-    """Arena bytes that inputs, output and scratch take together when the best overlap on offer is used."""
+    """Arena bytes of inputs, output and scratch together, with the best overlap on offer."""
     output_bytes = sum(graph.tensors[i].size_bytes for i in op.outputs)
     inputs = {i for i in op.inputs if i >= 0 and not graph.tensors[i].is_constant}
     input_bytes = sum(graph.tensors[i].size_bytes for i in inputs)
@@ -106,7 +107,7 @@ def working_bytes(graph: Graph, op: Op, cost: Cost) -> int:
 
 
 def choose(graph: Graph, op: Op, objective: str) -> Kernel:
-    """The kernel with the fewest cycles, arena bytes or flash bytes; ties go to the fewest cycles, then by name."""
+    """The kernel with the fewest cycles, arena bytes or flash bytes; on a tie the quickest."""
 
     def key(kernel: Kernel) -> tuple[int, int, str]:
         cost = kernel.cost(graph, op)

@@ -1,16 +1,14 @@
-"""What templates are rendered with: frozen objects whose fields are the numbers and names that appear in the C."""
+"""What templates are rendered with: the numbers and names that appear in the C."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codegen.ir import DType, Graph, Op, op_macs
-
 
 _C_TYPES = {
     DType.S8: "int8_t",
@@ -27,9 +25,10 @@ _NUMBER_BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Array:
-    """A constant array in model_weights.c. `values` has one row per element if the type is a struct.
+    """A constant array in model_weights.c.
 
-    `c_type` is the element's type, `comment` its layout.
+    `c_type` is the element's type; `values` has one row per element if that is a struct. `comment`
+    says what is in it and in what order.
     """
 
     name: str
@@ -50,7 +49,8 @@ class Array:
     @property
     def size_bytes(self) -> int:
         """Bytes in flash; the structs of firmware/kernels are made of int32_t."""
-        return self.values.size * _NUMBER_BYTES.get(self.c_type, 4)
+        count: int = self.values.size
+        return count * _NUMBER_BYTES.get(self.c_type, 4)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -63,7 +63,7 @@ class Context:
         in_shape: of the first input.
         out_shape: of the output.
         macs: multiply-accumulates.
-        scratch_bytes: size of the buffer that the function gets as its last argument; 0 if it gets none.
+        scratch_bytes: size of the buffer that is the function's last argument; 0 if it has none.
         source: index of the operator in the .tflite.
         operands: positions in op.inputs of what the function gets as its first arguments.
         arrays: constants that the function uses.

@@ -1,6 +1,7 @@
-"""Convolutions as products of packed weights and int16 columns; also depthwise ones of a single input channel.
+"""Convolutions, and depthwise ones of a single input channel, as products of weights and columns.
 
-Variants: the 1x1 product over adjoining pixels, the column of any window, and plain loops that run every shape and scale.
+Variants: the 1x1 product over adjoining pixels, the column of any window, and plain loops that run
+every shape and scale.
 """
 
 from __future__ import annotations
@@ -57,13 +58,18 @@ class Window:
         return self.out_h * self.out_w
 
     @property
+    def all_pixels(self) -> int:
+        """Output pixels of all images."""
+        return self.batch * self.pixels
+
+    @property
     def is_pointwise(self) -> bool:
         """Whether output pixel i depends on input pixel i alone."""
         is_same = (self.in_h, self.in_w) == (self.out_h, self.out_w)
         return (self.kh, self.kw, self.stride_h, self.stride_w) == (1, 1, 1, 1) and is_same
 
     def lowest_read(self, pixel: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Offset of the first input byte in the window of each output pixel, counted over the batch."""
+        """Offset of the first input byte in each output pixel's window; pixels of all images."""
         image, in_image = pixel // self.pixels, pixel % self.pixels
         top = np.maximum(in_image // self.out_w * self.stride_h - self.pad_top, 0)
         left = np.maximum(in_image % self.out_w * self.stride_w - self.pad_left, 0)
@@ -117,9 +123,9 @@ def conv_weights(graph: Graph, op: Op) -> NDArray[np.int8]:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ConvContext(Context):
-    """conv2d_pointwise_s8, conv2d_column_s8 and conv2d_plain_s8: shape, padding value, zero points and clamp.
+    """conv2d_pointwise_s8, conv2d_column_s8 and conv2d_plain_s8.
 
-    `depth` is the length of a column, `channels_left` how many channels the tiles of four leave over.
+    `depth` is the length of a column.
     """
 
     window: Window
@@ -141,7 +147,7 @@ class ConvContext(Context):
 
     @property
     def pairs_left(self) -> tuple[tuple[int, ...], ...]:
-        """The channels left over, in pairs, counted from the last tile's end: (0, 1), (2,) or a part of it."""
+        """The channels left over, counted from the last tile's end: (0, 1), (2,) or a part."""
         left = range(self.channels_left)
         return tuple(tuple(left[i : i + 2]) for i in range(0, self.channels_left, 2))
 

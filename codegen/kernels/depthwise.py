@@ -1,4 +1,4 @@
-"""Depthwise convolutions by planes: the image of some channels is gathered into scratch, zero points around it.
+"""Depthwise convolutions by planes: images of some channels are gathered, padding around them.
 
 Because a channel is gathered before its outputs are written, the output may take the input's place.
 """
@@ -24,6 +24,27 @@ from codegen.kernels.packing import (
 from codegen.planner import Overlap
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TapGroup:
+    """Up to four adjoining taps of a kernel row, which are loaded as a word."""
+
+    name: str
+    plane_row: int
+    first_tap: int
+    taps: int
+    weight_offset: int
+
+    @property
+    def multiply_even(self) -> str:
+        """The C function for taps 0 and 2, or for tap 0 alone."""
+        return "smlad" if self.taps > 2 else "smlabb"
+
+    @property
+    def multiply_odd(self) -> str:
+        """The C function for taps 1 and 3, or for tap 1 alone."""
+        return "smlad" if self.taps > 3 else "smlabb"
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class DepthwiseContext(Context):
     """depthwise_planes_s8 and depthwise_plain_s8. `planes` channels are gathered at once."""
@@ -47,14 +68,45 @@ class DepthwiseContext(Context):
         return _plane_shape(self.window)[1]
 
     @property
-    def groups(self) -> tuple[int, ...]:
-        """Taps of a kernel row in groups of four: the sizes of the groups."""
-        return tuple(min(4, self.window.kw - i) for i in range(0, self.window.kw, 4))
+    def plane_bytes(self) -> int:
+        """Bytes of a plane."""
+        return _plane_bytes(self.window)
+
+    @property
+    def image_start(self) -> int:
+        """Offset of the first pixel in a plane."""
+        return self.window.pad_top * self.plane_w + self.window.pad_left
+
+    @property
+    def channel_weights(self) -> int:
+        """Bytes of weights of a channel, kernel rows filled up to whole words."""
+        return self.window.kh * _row_weights(self.window)
+
+    @property
+    def tap_groups(self) -> tuple[TapGroup, ...]:
+        """All taps, row by row, in groups of four."""
+        shape = self.window
+        return tuple(
+            TapGroup(
+                name=f"w{ky}_{first}",
+                plane_row=ky * shape.dilation_h,
+                first_tap=first,
+                taps=min(4, shape.kw - first),
+                weight_offset=ky * _row_weights(shape) + first,
+            )
+            for ky in range(shape.kh)
+            for first in range(0, shape.kw, 4)
+        )
 
     @property
     def is_two_at_once(self) -> bool:
         """Whether one word of a row holds the inputs of two outputs."""
         return self.window.kw == 3 and self.window.stride_w == 1
+
+
+def _row_weights(shape: Window) -> int:
+    """Bytes of a kernel row, filled up to whole words."""
+    return -(-shape.kw // 4) * 4
 
 
 def _plane_shape(shape: Window) -> tuple[int, int]:
@@ -102,7 +154,7 @@ def _planes_cost(graph: Graph, op: Op, *, planes: int) -> Cost:
     fits_in_place = op.depth_multiplier == 1 and shape.pixels <= shape.in_h * shape.in_w
     return Cost(
         cycles=gather_cycles + out_elements * output_cycles + shape.out_c * 60,
-        flash_bytes=shape.out_c * (16 + 4 * shape.kh * -(-shape.kw // 4)) + 500,
+        flash_bytes=shape.out_c * (16 + shape.kh * _row_weights(shape)) + 500,
         scratch_bytes=planes * _plane_bytes(shape),
         overlaps=(Overlap(input=0, distance=0, is_exact=True),) if fits_in_place else (),
     )

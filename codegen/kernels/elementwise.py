@@ -32,7 +32,7 @@ class ProductContext(Context):
 
 
 def broadcast_strides(shape: tuple[int, ...], out_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of a tensor of `shape` when it is walked as one of `out_shape`: 0 along axes that it repeats."""
+    """Strides of a tensor of `shape` walked as one of `out_shape`: 0 along axes that it repeats."""
     full = (1,) * (len(out_shape) - len(shape)) + shape
     strides = row_major_strides(full)
     return tuple(0 if size == 1 else stride for size, stride in zip(full, strides, strict=True))

@@ -1,4 +1,4 @@
-"""Dense layers, and convolutions whose window is the whole image: they stream their weights once."""
+"""Dense layers, and convolutions whose window is the whole image: weights are read once."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ class DenseContext(Context):
     def tiled_features(self) -> int:
         """Outputs in tiles of eight."""
         return self.out_features // TILE * TILE
+
+    @property
+    def features_left(self) -> int:
+        """Outputs after the last tile: 0 to 7."""
+        return self.out_features % TILE
 
     @property
     def whole_words(self) -> int:
@@ -113,7 +118,7 @@ def _pairs_context(graph: Graph, op: Op) -> DenseContext:
             f"{op.name}_weight",
             "uint32_t",
             pack_tiles(words, tiles=out_features // TILE, tile_pairs=TILE // 2, step=2),
-            "outputs in pairs; tiles of four pairs, two words of each in turns; order of dot_8x1_step",
+            "outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step)",
         ),
         Array(
             f"{op.name}_channel",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from codegen.kernels.strides import Axes, collapsed, collapsed_together, row_maj
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class GatherContext(Context):
-    """gather_s8: output elements in order, from input elements at `start` and strides from there."""
+    """gather_s8: output elements in order, input elements from `start` by strides."""
 
     start: int
     axes: Axes
@@ -21,7 +22,7 @@ class GatherContext(Context):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PadContext(Context):
-    """pad_s8: the output is filled with `value`, then the input copied in runs to `start` and strides from there."""
+    """pad_s8: the output is filled with `value`, the input copied to `start` and on by strides."""
 
     value: int
     out_bytes: int
@@ -29,22 +30,25 @@ class PadContext(Context):
     axes: Axes
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one operand of a concatenation gives per step, and where it goes in the output."""
+
+    start: int
+    bytes: int
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ConcatenationContext(Context):
     """concatenation_s8: for each of `outer` steps, a run of bytes from each operand."""
 
     outer: int
-    runs: tuple[int, ...]
+    parts: tuple[Part, ...]
 
     @property
     def out_run(self) -> int:
         """Bytes of the output per step."""
-        return sum(self.runs)
-
-    @property
-    def starts(self) -> tuple[int, ...]:
-        """Where each operand's run starts in the output's."""
-        return tuple(sum(self.runs[:i]) for i in range(len(self.runs)))
+        return sum(part.bytes for part in self.parts)
 
 
 def _transpose_context(graph: Graph, op: Op) -> GatherContext:
@@ -85,10 +89,12 @@ def _pad_context(graph: Graph, op: Op) -> PadContext:
 def _concatenation_context(graph: Graph, op: Op) -> ConcatenationContext:
     assert isinstance(op, Concatenation)
     shapes = [graph.tensors[i].shape for i in op.inputs]
+    runs = [math.prod(shape[op.axis :]) for shape in shapes]
+    starts = itertools.accumulate(runs, initial=0)
     return ConcatenationContext(
         **common(graph, op, operands=tuple(range(len(op.inputs)))),
         outer=math.prod(shapes[0][: op.axis]),
-        runs=tuple(math.prod(shape[op.axis :]) for shape in shapes),
+        parts=tuple(Part(start, run) for start, run in zip(starts, runs, strict=False)),
     )
 
 

@@ -1,4 +1,4 @@
-"""How far an output may lie over the input that is consumed while it is written (see planner.Overlap)."""
+"""How far an output may lie over the input that is consumed while it is written."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def forward_overlap(
 
     Args:
         lowest_read: per step, offset in the input of the lowest byte that the step reads.
-        written_end: per step, offset in the output after the last byte that has been written by then.
+        written_end: per step, offset in the output after the last byte written by then.
         reads_first: whether a step reads all it needs before it writes.
 
     Returns:
-        The smallest distance by which the output must start below the input: what a step has written must not reach what
-        is read later.
+        The smallest distance by which the output must start below the input: what a step has
+        written must not reach what is read later.
     """
     needed = np.minimum.accumulate(lowest_read[::-1])[::-1]
     if reads_first:

@@ -41,7 +41,7 @@ class Product:
 
     @property
     def bias(self) -> Int64s:
-        """(out_c,), bias - in_zp * sum(weights): what is left when activations are used as they are."""
+        """(out_c,), bias - in_zp * sum(weights), for activations that are used as they are."""
         folded: Int64s = self.layer_bias - self.quant.in_zp * self.weights.astype(np.int64).sum(
             axis=1
         )
@@ -49,7 +49,7 @@ class Product:
 
     @property
     def sum_range(self) -> tuple[Int64s, Int64s]:
-        """(out_c,) lowest and highest sum of each channel, bias included, over all int8 activations."""
+        """(out_c,) lowest and highest sum of each channel, bias included, over all activations."""
         weights = self.weights.astype(np.int64)
         at_lowest, at_highest = weights * -128, weights * 127
         lowest: Int64s = self.bias + np.minimum(at_lowest, at_highest).sum(axis=1)
@@ -67,14 +67,13 @@ class Product:
 
     @property
     def is_constant(self) -> NDArray[np.bool_]:
-        """(out_c,) whether a channel gives the same value for every input: no weights, or a tiny scale."""
+        """(out_c,) whether a channel gives one value for all inputs: no weights, a tiny scale."""
         lowest, highest = self.sum_range
         # A sum that wraps around may give anything in between.
         is_monotonic = (lowest >= fixed_point.INT32_MIN) & (highest <= fixed_point.INT32_MAX)
         is_monotonic &= (self.quant.shift <= 0) | (lowest == highest)
         has_one_value = self.outputs(lowest) == self.outputs(highest)
         return np.asarray((lowest == highest) | (is_monotonic & has_one_value))
-
 
     @property
     def live_weights(self) -> Int8s:
@@ -131,7 +130,7 @@ def _channel_pairs(weights: Int8s) -> tuple[Int8s, Int8s]:
 
 
 def pack_pairs(weights: Int8s) -> NDArray[np.uint32]:
-    """Words of dot_s8.h: (ceil(out_c / 2), depth / 2), two elements of two channels in each; depth is even."""
+    """Words of dot_s8.h: (ceil(out_c / 2), depth / 2), two elements of two channels each."""
     low, high = _channel_pairs(weights)
     halves = ((high.astype(np.int32) << 8) + low.astype(np.int32)).astype(np.int16)
     return np.ascontiguousarray(halves).view("<u4").astype(np.uint32)
@@ -140,7 +139,7 @@ def pack_pairs(weights: Int8s) -> NDArray[np.uint32]:
 def pack_tiles(
     words: NDArray[np.uint32], *, tiles: int, tile_pairs: int, step: int
 ) -> NDArray[np.uint32]:
-    """Words in the order of use: in a tile, its pairs take `step` words each in turns; then single pairs.
+    """Words in the order of use: in a tile its pairs take turns; then come single pairs.
 
     Args:
         words: (pairs, words of a pair); the number of words is a multiple of `step`.

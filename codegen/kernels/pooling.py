@@ -75,7 +75,7 @@ def _pool_context(graph: Graph, op: Op) -> PoolContext:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class MeanContext(Context):
-    """mean_s8: `kept` are the axes of the output as they lie in the input, `reduced` those that are summed."""
+    """mean_s8: `kept` are the output's axes as they lie in the input, `reduced` are summed."""
 
     kept: Axes
     reduced: Axes

@@ -1,4 +1,4 @@
-"""QUANTIZE from float or 16 bits, and DEQUANTIZE to float. 8 bits to 8 bits is a table (table.py)."""
+"""QUANTIZE from float or 16 bits, and DEQUANTIZE to float. From 8 to 8 bits: see table.py."""
 
 from __future__ import annotations
 

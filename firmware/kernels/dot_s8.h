@@ -19,6 +19,12 @@
 
 #define DOT_INLINE static inline __attribute__((always_inline))
 
+/* Keeps loads of later steps behind this point: GCC would load ahead until it runs out of registers, and spill sums. */
+DOT_INLINE void dot_step_end(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
 /* sum(b * x) from the packed sum 256 * sum(b * x) + sum(a * x); the difference may have wrapped around. */
 DOT_INLINE int32_t dot_high(int32_t packed, int32_t low)
 {
@@ -30,26 +36,26 @@ typedef struct {
     int32_t c0p0, c0p1, c1p0, c1p1, c2p0, c2p1, c3p0, c3p1;
 } dot_4x2_t;
 
-/* Two elements deep: 16 products. weights: a word for channels 0 and 1, a word for channels 2 and 3. */
+/* Two elements deep: 16 products. weights: a word for channels 0 and 1, a word for channels 2 and 3. Each word is used packed
+ * first and then expanded in the same register: sums, operands and two pointers just fill the register file. */
 DOT_INLINE void dot_4x2_step(dot_4x2_t *sum, const uint32_t *weights, const int16_t *pixel0, const int16_t *pixel1)
 {
     uint32_t x0 = load_u32(pixel0);
     uint32_t x1 = load_u32(pixel1);
-    uint32_t w1 = weights[0];
-    uint32_t w0 = sxtb16(w1);
+    uint32_t w01 = weights[0];
+    uint32_t w23 = weights[1];
 
-    sum->c1p0 = smlad(w1, x0, sum->c1p0);
-    sum->c1p1 = smlad(w1, x1, sum->c1p1);
-    sum->c0p0 = smlad(w0, x0, sum->c0p0);
-    sum->c0p1 = smlad(w0, x1, sum->c0p1);
-
-    uint32_t w3 = weights[1];
-    uint32_t w2 = sxtb16(w3);
-
-    sum->c3p0 = smlad(w3, x0, sum->c3p0);
-    sum->c3p1 = smlad(w3, x1, sum->c3p1);
-    sum->c2p0 = smlad(w2, x0, sum->c2p0);
-    sum->c2p1 = smlad(w2, x1, sum->c2p1);
+    sum->c1p0 = smlad(w01, x0, sum->c1p0);
+    sum->c1p1 = smlad(w01, x1, sum->c1p1);
+    w01 = sxtb16(w01);
+    sum->c0p0 = smlad(w01, x0, sum->c0p0);
+    sum->c0p1 = smlad(w01, x1, sum->c0p1);
+    sum->c3p0 = smlad(w23, x0, sum->c3p0);
+    sum->c3p1 = smlad(w23, x1, sum->c3p1);
+    w23 = sxtb16(w23);
+    sum->c2p0 = smlad(w23, x0, sum->c2p0);
+    sum->c2p1 = smlad(w23, x1, sum->c2p1);
+    dot_step_end();
 }
 
 /* column: `depth` int16 of pixel 0, then as many of pixel 1; depth is even. weights: depth words. */
@@ -119,12 +125,15 @@ DOT_INLINE void dot_8x1_step(dot_8x1_t *sum, const uint32_t *weights, uint32_t x
 #pragma GCC unroll 4
     for (int32_t pair = 0; pair < 4; pair++) {
         uint32_t w02 = weights[2 * pair];
-        sum->c[2 * pair + 1] = smlad(w02, even, sum->c[2 * pair + 1]);
-        sum->c[2 * pair] = smlad(sxtb16(w02), even, sum->c[2 * pair]);
-
         uint32_t w13 = weights[2 * pair + 1];
+
+        sum->c[2 * pair + 1] = smlad(w02, even, sum->c[2 * pair + 1]);
         sum->c[2 * pair + 1] = smlad(w13, odd, sum->c[2 * pair + 1]);
-        sum->c[2 * pair] = smlad(sxtb16(w13), odd, sum->c[2 * pair]);
+        w02 = sxtb16(w02);
+        w13 = sxtb16(w13);
+        sum->c[2 * pair] = smlad(w02, even, sum->c[2 * pair]);
+        sum->c[2 * pair] = smlad(w13, odd, sum->c[2 * pair]);
+        dot_step_end();
     }
 }
 

@@ -103,12 +103,17 @@ typedef struct {
     int32_t exponent;
 } requantize_t;
 
-/* requantize(sum + bias, multiplier, -exponent) + output zero point, without clamping; |sum + bias| < 2^30.
- * As requantize_small, with the constants prepared. */
+/* requantize(sum, multiplier, -exponent) + output zero point, without clamping; the sum holds the bias and is below 2^30 in
+ * magnitude. As requantize_small, with the constants prepared. */
+static inline int32_t requantize_biased(int32_t sum, requantize_t channel)
+{
+    return smmlar(sum * 2, channel.multiplier, channel.round + (sum >> 31)) >> channel.exponent;
+}
+
+/* As requantize_biased, of a sum that leaves out the bias. */
 static inline int32_t requantize_channel(int32_t sum, requantize_t channel)
 {
-    sum += channel.bias;
-    return smmlar(sum * 2, channel.multiplier, channel.round + (sum >> 31)) >> channel.exponent;
+    return requantize_biased(sum + channel.bias, channel);
 }
 
 #endif

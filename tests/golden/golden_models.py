@@ -1,4 +1,4 @@
-"""The three tiny models whose generated C is kept, so that a change of a template shows as a diff."""
+"""Three tiny models whose generated C is kept: a change of a template shows as a diff."""
 
 from __future__ import annotations
 

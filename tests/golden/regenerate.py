@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
 
-sys.path[:0] = [
-    str(Path(__file__).resolve().parents[2]),
-    str(Path(__file__).resolve().parents[1] / "support"),
-]
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "support")]
 
-from golden_models import FOLDER, MODELS, write
-
-for model in MODELS:
-    write(model, FOLDER / model)
+golden = runpy.run_path(str(HERE / "golden_models.py"))
+for model in golden["MODELS"]:
+    golden["write"](model, HERE / model)

@@ -19,7 +19,7 @@
 #include "strided.h"
 
 /*
- * Arena map, 304 bytes; "live" counts layers in execution order.
+ * Arena map, 304 bytes; "live" counts ops in execution order, -1 is before the first.
  *
  *   buffer                                                 offset    bytes  live
  *   t0_t0                                                       0      192  -1..0
@@ -60,8 +60,9 @@ static inline void *at(uint32_t offset)
     return &model_arena[offset];
 }
 
-/* conv2d_0: CONV_2D, (1, 8, 8, 3) -> (1, 4, 4, 4); kernel conv2d_column_s8_pairs.
- * 1,728 MACs, 176 bytes of constants, 112 bytes of scratch; operator 0 of the model. */
+/* conv2d_0: CONV_2D, 1x8x8x3 -> 1x4x4x4; kernel conv2d_column_s8_pairs.
+ * 1,728 MACs, 176 bytes of constants, 112 bytes of scratch; operator 0 of the model.
+ * The output may lie over the input if it starts -4 or more bytes below it. */
 /* The window of output pixel `pixel` of conv2d_0 as a column. */
 static inline void conv2d_0_column(const int8_t *in, int32_t pixel, int16_t *column)
 {
@@ -73,13 +74,17 @@ static inline void conv2d_0_column(const int8_t *in, int32_t pixel, int16_t *col
         OUT_W = 4,
         KH = 3,
         KW = 3,
+        STRIDE_H = 2,
+        STRIDE_W = 2,
         DILATION_H = 1,
         DILATION_W = 1,
+        PAD_TOP = 0,
+        PAD_LEFT = 0,
         RUN = 3, /* taps whose inputs adjoin */
+        IN_ZP = 20,
     };
-    int32_t top = pixel / OUT_W % OUT_H * 2 - 0;
-    int32_t left = pixel % OUT_W * 2 - 0;
-
+    int32_t top = pixel / OUT_W % OUT_H * STRIDE_H - PAD_TOP;
+    int32_t left = pixel % OUT_W * STRIDE_W - PAD_LEFT;
     int32_t bottom = top + (KH - 1) * DILATION_H;
     int32_t right = left + (KW - 1) * DILATION_W;
 
@@ -90,16 +95,17 @@ static inline void conv2d_0_column(const int8_t *in, int32_t pixel, int16_t *col
                 int32_t last = clamp(IN_W - x, 0, RUN);
 
                 column = column_copy_padded(column, in, (y * IN_W + x) * IN_C, first * IN_C, last * IN_C, RUN * IN_C,
-                                            20);
+                                            IN_ZP);
             }
         }
         return;
     }
+
     for (int32_t ky = 0; ky < KH; ky++) {
         for (int32_t kx = 0; kx < KW; kx += RUN) {
-            int32_t at = (top + ky * DILATION_H) * IN_W + left + kx * DILATION_W;
+            int32_t first = (top + ky * DILATION_H) * IN_W + left + kx * DILATION_W;
 
-            column = column_copy(column, &in[at * IN_C], RUN * IN_C);
+            column = column_copy(column, &in[first * IN_C], RUN * IN_C);
         }
     }
 }
@@ -125,6 +131,7 @@ static void conv2d_0(const int8_t *in, int8_t *out, int16_t *column)
 
         const uint32_t *weight = conv2d_0_weight;
         const requantize_t *channel = conv2d_0_channel;
+
         for (int32_t c = 0; c < 4; c += 4) {
             dot_4x2_t sum = dot_4x2(weight, column, DEPTH);
             requantize_t to_out;
@@ -149,8 +156,9 @@ static void conv2d_0(const int8_t *in, int8_t *out, int16_t *column)
     }
 }
 
-/* dwconv2d_1: DEPTHWISE_CONV_2D, (1, 4, 4, 4) -> (1, 4, 4, 4); kernel depthwise_conv2d_s8_planes4.
- * 576 MACs, 112 bytes of constants, 160 bytes of scratch; operator 1 of the model. */
+/* dwconv2d_1: DEPTHWISE_CONV_2D, 1x4x4x4 -> 1x4x4x4; kernel depthwise_conv2d_s8_planes4.
+ * 576 MACs, 112 bytes of constants, 160 bytes of scratch; operator 1 of the model.
+ * The output may take the place of an input of its size. */
 static void dwconv2d_1(const int8_t *in, int8_t *out, int8_t *scratch)
 {
     enum {
@@ -163,6 +171,10 @@ static void dwconv2d_1(const int8_t *in, int8_t *out, int8_t *scratch)
         PLANES = 4, /* channels gathered at once */
         PLANE_W = 6,
         PLANE_BYTES = 40,
+        WEIGHTS = 12, /* bytes per channel, rows filled up to whole words */
+        DEPTH_MULTIPLIER = 1,
+        STRIDE_H = 1,
+        STRIDE_W = 1,
         IMAGE = 7, /* of the first pixel in a plane */
         ACT_MIN = 126,
         ACT_MAX = 127,
@@ -170,6 +182,7 @@ static void dwconv2d_1(const int8_t *in, int8_t *out, int8_t *scratch)
     const int8_t *weight = dwconv2d_1_weight;
     const requantize_t *channel = dwconv2d_1_channel;
 
+    /* Padding: what is never gathered stays the input's zero point. */
     memset(scratch, 5, PLANES * PLANE_BYTES);
     for (int32_t c = 0; c < IN_C; c += PLANES) {
         for (int32_t y = 0; y < IN_H; y++) {
@@ -188,51 +201,52 @@ static void dwconv2d_1(const int8_t *in, int8_t *out, int8_t *scratch)
             }
         }
 
-        for (int32_t i = 0; i < PLANES * 1; i++) {
-            const int8_t *plane = &scratch[i / 1 * PLANE_BYTES];
-            int8_t *to = &out[c * 1 + i];
+        for (int32_t i = 0; i < PLANES * DEPTH_MULTIPLIER; i++) {
+            const int8_t *plane = &scratch[i / DEPTH_MULTIPLIER * PLANE_BYTES];
+            int8_t *to = &out[c * DEPTH_MULTIPLIER + i];
             requantize_t to_out = *channel++;
 
+            /* Four taps of a kernel row in two words: "even" has taps 0 and 2, "odd" taps 1 and 3. */
             uint32_t w0_0 = load_u32(&weight[0]);
-            uint32_t even0_0 = sxtb16(w0_0); /* taps 0 and 2 */
-            uint32_t odd0_0 = sxtb16_ror8(w0_0); /* taps 1 and 3 */
+            uint32_t w0_0_even = sxtb16(w0_0);
+            uint32_t w0_0_odd = sxtb16_ror8(w0_0);
             uint32_t w1_0 = load_u32(&weight[4]);
-            uint32_t even1_0 = sxtb16(w1_0); /* taps 0 and 2 */
-            uint32_t odd1_0 = sxtb16_ror8(w1_0); /* taps 1 and 3 */
+            uint32_t w1_0_even = sxtb16(w1_0);
+            uint32_t w1_0_odd = sxtb16_ror8(w1_0);
             uint32_t w2_0 = load_u32(&weight[8]);
-            uint32_t even2_0 = sxtb16(w2_0); /* taps 0 and 2 */
-            uint32_t odd2_0 = sxtb16_ror8(w2_0); /* taps 1 and 3 */
-            weight += 12;
+            uint32_t w2_0_even = sxtb16(w2_0);
+            uint32_t w2_0_odd = sxtb16_ror8(w2_0);
+            weight += WEIGHTS;
 
             for (int32_t y = 0; y < OUT_H; y++) {
-                const int8_t *row = &plane[y * 1 * PLANE_W];
+                const int8_t *row = &plane[y * STRIDE_H * PLANE_W];
 
                 for (int32_t x = 0; x < OUT_W; x += 2) {
-                    int32_t sum0 = 0;
-                    int32_t sum1 = 0;
+                    int32_t sum0 = to_out.bias;
+                    int32_t sum1 = to_out.bias;
                     uint32_t even, odd;
 
                     even = sxtb16(load_u32(&row[0 * PLANE_W])); /* x0, x2 */
                     odd = sxtb16_ror8(load_u32(&row[0 * PLANE_W])); /* x1, x3 */
-                    sum0 = smlad(even, even0_0, sum0); /* x0 * w0 + x2 * w2 */
-                    sum0 = smlabb(odd, odd0_0, sum0); /* x1 * w1 */
-                    sum1 = smlad(odd, even0_0, sum1); /* x1 * w0 + x3 * w2 */
-                    sum1 = smlatb(even, odd0_0, sum1); /* x2 * w1 */
+                    sum0 = smlad(even, w0_0_even, sum0); /* x0 * w0 + x2 * w2 */
+                    sum0 = smlabb(odd, w0_0_odd, sum0); /* x1 * w1 */
+                    sum1 = smlad(odd, w0_0_even, sum1); /* x1 * w0 + x3 * w2 */
+                    sum1 = smlatb(even, w0_0_odd, sum1); /* x2 * w1 */
                     even = sxtb16(load_u32(&row[1 * PLANE_W])); /* x0, x2 */
                     odd = sxtb16_ror8(load_u32(&row[1 * PLANE_W])); /* x1, x3 */
-                    sum0 = smlad(even, even1_0, sum0); /* x0 * w0 + x2 * w2 */
-                    sum0 = smlabb(odd, odd1_0, sum0); /* x1 * w1 */
-                    sum1 = smlad(odd, even1_0, sum1); /* x1 * w0 + x3 * w2 */
-                    sum1 = smlatb(even, odd1_0, sum1); /* x2 * w1 */
+                    sum0 = smlad(even, w1_0_even, sum0); /* x0 * w0 + x2 * w2 */
+                    sum0 = smlabb(odd, w1_0_odd, sum0); /* x1 * w1 */
+                    sum1 = smlad(odd, w1_0_even, sum1); /* x1 * w0 + x3 * w2 */
+                    sum1 = smlatb(even, w1_0_odd, sum1); /* x2 * w1 */
                     even = sxtb16(load_u32(&row[2 * PLANE_W])); /* x0, x2 */
                     odd = sxtb16_ror8(load_u32(&row[2 * PLANE_W])); /* x1, x3 */
-                    sum0 = smlad(even, even2_0, sum0); /* x0 * w0 + x2 * w2 */
-                    sum0 = smlabb(odd, odd2_0, sum0); /* x1 * w1 */
-                    sum1 = smlad(odd, even2_0, sum1); /* x1 * w0 + x3 * w2 */
-                    sum1 = smlatb(even, odd2_0, sum1); /* x2 * w1 */
-                    to[0] = clamp_s8(requantize_channel(sum0, to_out), ACT_MIN, ACT_MAX);
+                    sum0 = smlad(even, w2_0_even, sum0); /* x0 * w0 + x2 * w2 */
+                    sum0 = smlabb(odd, w2_0_odd, sum0); /* x1 * w1 */
+                    sum1 = smlad(odd, w2_0_even, sum1); /* x1 * w0 + x3 * w2 */
+                    sum1 = smlatb(even, w2_0_odd, sum1); /* x2 * w1 */
+                    to[0] = clamp_s8(requantize_biased(sum0, to_out), ACT_MIN, ACT_MAX);
                     if (x + 1 < OUT_W) {
-                        to[OUT_C] = clamp_s8(requantize_channel(sum1, to_out), ACT_MIN, ACT_MAX);
+                        to[OUT_C] = clamp_s8(requantize_biased(sum1, to_out), ACT_MIN, ACT_MAX);
                         to += OUT_C;
                     }
                     to += OUT_C;
@@ -243,8 +257,9 @@ static void dwconv2d_1(const int8_t *in, int8_t *out, int8_t *scratch)
     }
 }
 
-/* conv2d_2: CONV_2D, (1, 4, 4, 4) -> (1, 4, 4, 7); kernel conv2d_1x1_s8_pairs.
- * 448 MACs, 144 bytes of constants, 16 bytes of scratch; operator 2 of the model. */
+/* conv2d_2: CONV_2D, 1x4x4x4 -> 1x4x4x7; kernel conv2d_1x1_s8_pairs.
+ * 448 MACs, 144 bytes of constants, 16 bytes of scratch; operator 2 of the model.
+ * The output may lie over the input if it starts 42 or more bytes below it. */
 static void conv2d_2(const int8_t *in, int8_t *out, int16_t *column)
 {
     enum {
@@ -267,6 +282,7 @@ static void conv2d_2(const int8_t *in, int8_t *out, int16_t *column)
 
         const uint32_t *weight = conv2d_2_weight;
         const requantize_t *channel = conv2d_2_channel;
+
         for (int32_t c = 0; c < 4; c += 4) {
             dot_4x2_t sum = dot_4x2(weight, column, DEPTH);
             requantize_t to_out;
@@ -311,8 +327,9 @@ static void conv2d_2(const int8_t *in, int8_t *out, int16_t *column)
     }
 }
 
-/* avgpool2d_3: AVERAGE_POOL_2D, (1, 4, 4, 7) -> (1, 1, 1, 7); kernel pool_s8.
- * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 3 of the model. */
+/* avgpool2d_3: AVERAGE_POOL_2D, 1x4x4x7 -> 1x1x1x7; kernel pool_s8.
+ * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 3 of the model.
+ * The output may lie over the input if it starts 7 or more bytes below it. */
 static void avgpool2d_3(const int8_t *in, int8_t *out)
 {
     enum {
@@ -324,18 +341,22 @@ static void avgpool2d_3(const int8_t *in, int8_t *out)
         OUT_W = 1,
         KH = 4,
         KW = 4,
+        STRIDE_H = 1,
+        STRIDE_W = 1,
+        PAD_TOP = 0,
+        PAD_LEFT = 0,
         ACT_MIN = -128,
         ACT_MAX = 127,
     };
 
     for (int32_t row = 0; row < BATCH * OUT_H; row++) {
         const int8_t *image = &in[row / OUT_H * (IN_H * IN_W * CHANNELS)];
-        int32_t top = row % OUT_H * 1 - 0;
+        int32_t top = row % OUT_H * STRIDE_H - PAD_TOP;
         int32_t first_y = clamp(top, 0, IN_H);
         int32_t last_y = clamp(top + KH, 0, IN_H);
 
         for (int32_t ox = 0; ox < OUT_W; ox++) {
-            int32_t left = ox * 1 - 0;
+            int32_t left = ox * STRIDE_W - PAD_LEFT;
             int32_t first_x = clamp(left, 0, IN_W);
             int32_t last_x = clamp(left + KW, 0, IN_W);
             int32_t count = (last_y - first_y) * (last_x - first_x);
@@ -358,8 +379,9 @@ static void avgpool2d_3(const int8_t *in, int8_t *out)
     }
 }
 
-/* dense_5: FULLY_CONNECTED, (1, 7) -> (1, 3); kernel fully_connected_s8_pairs.
- * 21 MACs, 80 bytes of constants, 0 bytes of scratch; operator 5 of the model. */
+/* dense_5: FULLY_CONNECTED, 1x7 -> 1x3; kernel fully_connected_s8_pairs.
+ * 21 MACs, 80 bytes of constants, 0 bytes of scratch; operator 5 of the model.
+ * Input and output do not overlap. */
 static void dense_5(const int8_t *restrict in, int8_t *restrict out)
 {
     enum {
@@ -394,8 +416,9 @@ static void dense_5(const int8_t *restrict in, int8_t *restrict out)
     }
 }
 
-/* softmax_6: SOFTMAX, (1, 3) -> (1, 3); kernel softmax_s8.
- * 0 MACs, 8 bytes of constants, 0 bytes of scratch; operator 6 of the model. */
+/* softmax_6: SOFTMAX, 1x3 -> 1x3; kernel softmax_s8.
+ * 0 MACs, 8 bytes of constants, 0 bytes of scratch; operator 6 of the model.
+ * The output may take the place of an input of its size. */
 static void softmax_6(const int8_t *in, int8_t *out)
 {
     enum {

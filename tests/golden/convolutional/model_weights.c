@@ -57,7 +57,7 @@ const requantize_t conv2d_2_channel[7] MODEL_WEIGHTS = {
     {422, 2094171631, -32, 6},
 };
 
-/* outputs in pairs; tiles of four pairs, two words of each in turns; order of dot_8x1_step */
+/* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
 const uint32_t dense_5_weight[8] MODEL_WEIGHTS = {
     3088291545, 4068242269, 2831594455, 31396, 327684, 6684787, 4063333, 68,
 };

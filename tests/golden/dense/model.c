@@ -19,7 +19,7 @@
 #include "strided.h"
 
 /*
- * Arena map, 28 bytes; "live" counts layers in execution order.
+ * Arena map, 28 bytes; "live" counts ops in execution order, -1 is before the first.
  *
  *   buffer                                                 offset    bytes  live
  *   t0_t0                                                       0       20  -1..0
@@ -46,8 +46,9 @@ static inline void *at(uint32_t offset)
     return &model_arena[offset];
 }
 
-/* dense_0: FULLY_CONNECTED, (1, 18) -> (1, 8); kernel fully_connected_s8_pairs.
- * 144 MACs, 288 bytes of constants, 0 bytes of scratch; operator 0 of the model. */
+/* dense_0: FULLY_CONNECTED, 1x18 -> 1x8; kernel fully_connected_s8_pairs.
+ * 144 MACs, 288 bytes of constants, 0 bytes of scratch; operator 0 of the model.
+ * Input and output do not overlap. */
 static void dense_0(const int8_t *restrict in, int8_t *restrict out)
 {
     enum {
@@ -84,8 +85,9 @@ static void dense_0(const int8_t *restrict in, int8_t *restrict out)
     }
 }
 
-/* dense_1: FULLY_CONNECTED, (1, 8) -> (1, 3); kernel fully_connected_s8_pairs.
- * 24 MACs, 80 bytes of constants, 0 bytes of scratch; operator 1 of the model. */
+/* dense_1: FULLY_CONNECTED, 1x8 -> 1x3; kernel fully_connected_s8_pairs.
+ * 24 MACs, 80 bytes of constants, 0 bytes of scratch; operator 1 of the model.
+ * Input and output do not overlap. */
 static void dense_1(const int8_t *restrict in, int8_t *restrict out)
 {
     enum {
@@ -118,8 +120,9 @@ static void dense_1(const int8_t *restrict in, int8_t *restrict out)
     }
 }
 
-/* dense_2: FULLY_CONNECTED, (1, 3) -> (1, 18); kernel fully_connected_s8_pairs.
- * 54 MACs, 360 bytes of constants, 0 bytes of scratch; operator 2 of the model. */
+/* dense_2: FULLY_CONNECTED, 1x3 -> 1x18; kernel fully_connected_s8_pairs.
+ * 54 MACs, 360 bytes of constants, 0 bytes of scratch; operator 2 of the model.
+ * Input and output do not overlap. */
 static void dense_2(const int8_t *restrict in, int8_t *restrict out)
 {
     enum {

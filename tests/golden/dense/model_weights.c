@@ -10,7 +10,7 @@
 
 #include "model.h"
 
-/* outputs in pairs; tiles of four pairs, two words of each in turns; order of dot_8x1_step */
+/* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
 const uint32_t dense_0_weight[40] MODEL_WEIGHTS = {
     4056793414, 4190731407, 3223191209, 2107564379, 1589969320, 796335369, 2574968545,
     3890565907, 226623839, 33559913, 2978644876, 2007341298, 419618145, 2624595120, 3072030487,
@@ -31,7 +31,7 @@ const requantize_t dense_0_channel[8] MODEL_WEIGHTS = {
     {1275, 1662778006, 45312, 9},
 };
 
-/* outputs in pairs; tiles of four pairs, two words of each in turns; order of dot_8x1_step */
+/* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
 const uint32_t dense_1_weight[8] MODEL_WEIGHTS = {
     1119293819, 197064681, 4068014646, 1080087178, 3735439, 4292870023, 6815821, 4288741256,
 };
@@ -43,7 +43,7 @@ const requantize_t dense_1_channel[3] MODEL_WEIGHTS = {
     {22884, 2015993869, -65280, 9},
 };
 
-/* outputs in pairs; tiles of four pairs, two words of each in turns; order of dot_8x1_step */
+/* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
 const uint32_t dense_2_weight[18] MODEL_WEIGHTS = {
     131819287, 1373, 3932716868, 42826, 4286709871, 65487, 1487100239, 60197, 4219755856, 8568,
     3137574731, 14963, 2612226234, 56498, 1557778350, 29157, 2530714643, 50812,

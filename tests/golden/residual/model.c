@@ -19,7 +19,7 @@
 #include "strided.h"
 
 /*
- * Arena map, 320 bytes; "live" counts layers in execution order.
+ * Arena map, 320 bytes; "live" counts ops in execution order, -1 is before the first.
  *
  *   buffer                                                 offset    bytes  live
  *   t0_t0                                                     160       80  -1..1
@@ -58,8 +58,9 @@ static inline void *at(uint32_t offset)
     return &model_arena[offset];
 }
 
-/* dwconv2d_0: DEPTHWISE_CONV_2D, (1, 5, 4, 4) -> (1, 5, 4, 4); kernel depthwise_conv2d_s8_planes4.
- * 320 MACs, 80 bytes of constants, 160 bytes of scratch; operator 0 of the model. */
+/* dwconv2d_0: DEPTHWISE_CONV_2D, 1x5x4x4 -> 1x5x4x4; kernel depthwise_conv2d_s8_planes4.
+ * 320 MACs, 80 bytes of constants, 160 bytes of scratch; operator 0 of the model.
+ * The output may take the place of an input of its size. */
 static void dwconv2d_0(const int8_t *in, int8_t *out, int8_t *scratch)
 {
     enum {
@@ -72,6 +73,10 @@ static void dwconv2d_0(const int8_t *in, int8_t *out, int8_t *scratch)
         PLANES = 4, /* channels gathered at once */
         PLANE_W = 7,
         PLANE_BYTES = 40,
+        WEIGHTS = 4, /* bytes per channel, rows filled up to whole words */
+        DEPTH_MULTIPLIER = 1,
+        STRIDE_H = 1,
+        STRIDE_W = 1,
         IMAGE = 1, /* of the first pixel in a plane */
         ACT_MIN = -128,
         ACT_MAX = 127,
@@ -79,6 +84,7 @@ static void dwconv2d_0(const int8_t *in, int8_t *out, int8_t *scratch)
     const int8_t *weight = dwconv2d_0_weight;
     const requantize_t *channel = dwconv2d_0_channel;
 
+    /* Padding: what is never gathered stays the input's zero point. */
     memset(scratch, 20, PLANES * PLANE_BYTES);
     for (int32_t c = 0; c < IN_C; c += PLANES) {
         for (int32_t y = 0; y < IN_H; y++) {
@@ -97,48 +103,58 @@ static void dwconv2d_0(const int8_t *in, int8_t *out, int8_t *scratch)
             }
         }
 
-        for (int32_t i = 0; i < PLANES * 1; i++) {
-            const int8_t *plane = &scratch[i / 1 * PLANE_BYTES];
-            int8_t *to = &out[c * 1 + i];
+        for (int32_t i = 0; i < PLANES * DEPTH_MULTIPLIER; i++) {
+            const int8_t *plane = &scratch[i / DEPTH_MULTIPLIER * PLANE_BYTES];
+            int8_t *to = &out[c * DEPTH_MULTIPLIER + i];
             requantize_t to_out = *channel++;
 
+            /* Four taps of a kernel row in two words: "even" has taps 0 and 2, "odd" taps 1 and 3. */
             uint32_t w0_0 = load_u32(&weight[0]);
-            uint32_t even0_0 = sxtb16(w0_0); /* taps 0 and 2 */
-            uint32_t odd0_0 = sxtb16_ror8(w0_0); /* taps 1 and 3 */
-            weight += 4;
+            uint32_t w0_0_even = sxtb16(w0_0);
+            uint32_t w0_0_odd = sxtb16_ror8(w0_0);
+            weight += WEIGHTS;
 
             for (int32_t y = 0; y < OUT_H; y++) {
-                const int8_t *row = &plane[y * 1 * PLANE_W];
+                const int8_t *row = &plane[y * STRIDE_H * PLANE_W];
 
                 for (int32_t x = 0; x < OUT_W; x++) {
-                    int32_t sum = 0;
+                    int32_t sum = to_out.bias;
                     uint32_t taps;
 
                     taps = load_u32(&row[0 * PLANE_W + 0]);
-                    sum = smlad(sxtb16(taps), even0_0, sum);
-                    sum = smlad(sxtb16_ror8(taps), odd0_0, sum);
-                    *to = clamp_s8(requantize_channel(sum, to_out), ACT_MIN, ACT_MAX);
+                    sum = smlad(sxtb16(taps), w0_0_even, sum);
+                    sum = smlad(sxtb16_ror8(taps), w0_0_odd, sum);
+                    *to = clamp_s8(requantize_biased(sum, to_out), ACT_MIN, ACT_MAX);
                     to += OUT_C;
-                    row += 1;
+                    row += STRIDE_W;
                 }
             }
         }
     }
 }
 
-/* add_1: ADD, (1, 5, 4, 4) -> (1, 5, 4, 4); kernel sum_s8.
- * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 1 of the model. */
+/* add_1: ADD, 1x5x4x4 -> 1x5x4x4; kernel sum_s8.
+ * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 1 of the model.
+ * The output may take the place of an input of its size. */
 static void add_1(const int8_t *a, const int8_t *b, int8_t *out)
 {
     enum {
         A_ZP = 20,
         B_ZP = 1,
         OUT_ZP = 0,
+        A_MULTIPLIER = 1073741824,
+        A_SHIFT = 0,
+        B_MULTIPLIER = 1432582427,
+        B_SHIFT = -1,
+        OUT_MULTIPLIER = 1815827634,
+        OUT_SHIFT = -20,
         UNIT = 1 << 20, /* how much finer the common scale is */
         ACT_MIN = -128,
         ACT_MAX = 127,
         OUTER = 1,
         INNER = 80,
+        A_STRIDE = 1, /* 0 where an operand is broadcast */
+        B_STRIDE = 1,
     };
 
     for (int32_t outer = 0; outer < OUTER; outer++) {
@@ -146,17 +162,18 @@ static void add_1(const int8_t *a, const int8_t *b, int8_t *out)
         const int8_t *from_b = b;
 
         for (int32_t i = 0; i < INNER; i++) {
-            int32_t scaled_a = requantize_small((from_a[i * 1] - A_ZP) * UNIT, 1073741824, 0);
-            int32_t scaled_b = requantize_small((from_b[i * 1] - B_ZP) * UNIT, 1432582427, -1);
-            int32_t result = requantize_small(scaled_a + scaled_b, 1815827634, -20);
+            int32_t scaled_a = requantize_small((from_a[i * A_STRIDE] - A_ZP) * UNIT, A_MULTIPLIER, A_SHIFT);
+            int32_t scaled_b = requantize_small((from_b[i * B_STRIDE] - B_ZP) * UNIT, B_MULTIPLIER, B_SHIFT);
+            int32_t result = requantize_small(scaled_a + scaled_b, OUT_MULTIPLIER, OUT_SHIFT);
 
             *out++ = clamp_s8(result + OUT_ZP, ACT_MIN, ACT_MAX);
         }
     }
 }
 
-/* mean_2: MEAN, (1, 5, 4, 4) -> (1, 1, 1, 4); kernel mean_s8.
- * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 2 of the model. */
+/* mean_2: MEAN, 1x5x4x4 -> 1x1x1x4; kernel mean_s8.
+ * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 2 of the model.
+ * Input and output do not overlap. */
 static void mean_2(const int8_t *in, int8_t *out)
 {
     enum {
@@ -164,6 +181,8 @@ static void mean_2(const int8_t *in, int8_t *out)
         SUMMED_ELEMENTS = 20,
         IN_ZP = 0,
         OUT_ZP = -128,
+        MULTIPLIER = 1034001382, /* the division is in it */
+        SHIFT = -2,
     };
     static const axis_t kept[] = {{4, 1}};
     static const axis_t reduced[] = {{20, 4}};
@@ -175,12 +194,13 @@ static void mean_2(const int8_t *in, int8_t *out)
         for (int32_t k = 0; k < SUMMED_ELEMENTS; k++) {
             sum += from[strided_offset(k, reduced, 1)];
         }
-        out[i] = clamp_s8(requantize(sum, 1034001382, -2) + OUT_ZP, -128, 127);
+        out[i] = clamp_s8(requantize(sum, MULTIPLIER, SHIFT) + OUT_ZP, -128, 127);
     }
 }
 
-/* logistic_3: LOGISTIC, (1, 1, 1, 4) -> (1, 1, 1, 4); kernel table_8bit.
- * 0 MACs, 256 bytes of constants, 0 bytes of scratch; operator 3 of the model. */
+/* logistic_3: LOGISTIC, 1x1x1x4 -> 1x1x1x4; kernel table_8bit.
+ * 0 MACs, 256 bytes of constants, 0 bytes of scratch; operator 3 of the model.
+ * The output may take the place of an input of its size. */
 static void logistic_3(const uint8_t *in, uint8_t *out)
 {
     enum { ELEMENTS = 4 };
@@ -190,18 +210,23 @@ static void logistic_3(const uint8_t *in, uint8_t *out)
     }
 }
 
-/* mul_4: MUL, (1, 5, 4, 4) -> (1, 5, 4, 4); kernel product_s8.
- * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 4 of the model. */
+/* mul_4: MUL, 1x5x4x4 -> 1x5x4x4; kernel product_s8.
+ * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 4 of the model.
+ * The output may take the place of an input of its size. */
 static void mul_4(const int8_t *a, const int8_t *b, int8_t *out)
 {
     enum {
         A_ZP = 0,
         B_ZP = -128,
         OUT_ZP = -16,
+        OUT_MULTIPLIER = 1465428041,
+        OUT_SHIFT = -7,
         ACT_MIN = -128,
         ACT_MAX = 127,
         OUTER = 20,
         INNER = 4,
+        A_STRIDE = 1, /* 0 where an operand is broadcast */
+        B_STRIDE = 1,
     };
     static const axis_t a_axes[] = {{20, 4}};
     static const axis_t b_axes[] = {{20, 0}};
@@ -211,16 +236,17 @@ static void mul_4(const int8_t *a, const int8_t *b, int8_t *out)
         const int8_t *from_b = &b[strided_offset(outer, b_axes, 1)];
 
         for (int32_t i = 0; i < INNER; i++) {
-            int32_t product = (from_a[i * 1] - A_ZP) * (from_b[i * 1] - B_ZP);
-            int32_t result = requantize_small(product, 1465428041, -7);
+            int32_t product = (from_a[i * A_STRIDE] - A_ZP) * (from_b[i * B_STRIDE] - B_ZP);
+            int32_t result = requantize_small(product, OUT_MULTIPLIER, OUT_SHIFT);
 
             *out++ = clamp_s8(result + OUT_ZP, ACT_MIN, ACT_MAX);
         }
     }
 }
 
-/* concat_5: CONCATENATION, (1, 5, 4, 4) -> (1, 5, 4, 8); kernel concatenation_s8.
- * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 5 of the model. */
+/* concat_5: CONCATENATION, 1x5x4x4 -> 1x5x4x8; kernel concatenation_s8.
+ * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 5 of the model.
+ * Input and output do not overlap. */
 static void concat_5(const int8_t *restrict in0, const int8_t *restrict in1, int8_t *restrict out)
 {
     enum {
@@ -235,8 +261,9 @@ static void concat_5(const int8_t *restrict in0, const int8_t *restrict in1, int
     }
 }
 
-/* transpose_6: TRANSPOSE, (1, 5, 4, 8) -> (1, 4, 5, 8); kernel transpose_s8.
- * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 6 of the model. */
+/* transpose_6: TRANSPOSE, 1x5x4x8 -> 1x4x5x8; kernel transpose_s8.
+ * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 6 of the model.
+ * Input and output do not overlap. */
 static void transpose_6(const int8_t *restrict in, int8_t *restrict out)
 {
     enum {
@@ -256,8 +283,9 @@ static void transpose_6(const int8_t *restrict in, int8_t *restrict out)
     }
 }
 
-/* mean_7: MEAN, (1, 4, 5, 8) -> (1, 4, 8); kernel mean_s8.
- * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 7 of the model. */
+/* mean_7: MEAN, 1x4x5x8 -> 1x4x8; kernel mean_s8.
+ * 0 MACs, 0 bytes of constants, 0 bytes of scratch; operator 7 of the model.
+ * Input and output do not overlap. */
 static void mean_7(const int8_t *in, int8_t *out)
 {
     enum {
@@ -265,6 +293,8 @@ static void mean_7(const int8_t *in, int8_t *out)
         SUMMED_ELEMENTS = 5,
         IN_ZP = -16,
         OUT_ZP = 1,
+        MULTIPLIER = 1056439128, /* the division is in it */
+        SHIFT = -1,
     };
     static const axis_t kept[] = {{4, 40}, {8, 1}};
     static const axis_t reduced[] = {{5, 8}};
@@ -276,7 +306,7 @@ static void mean_7(const int8_t *in, int8_t *out)
         for (int32_t k = 0; k < SUMMED_ELEMENTS; k++) {
             sum += from[strided_offset(k, reduced, 1)];
         }
-        out[i] = clamp_s8(requantize(sum, 1056439128, -1) + OUT_ZP, -128, 127);
+        out[i] = clamp_s8(requantize(sum, MULTIPLIER, SHIFT) + OUT_ZP, -128, 127);
     }
 }
 
