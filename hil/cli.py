@@ -1,4 +1,4 @@
-"""The command line: `hil <command>`. The one place that puts search, codegen and the rig together.
+"""The command line: `hil <command>`. It puts search, codegen and the rig together.
 
 Commands only read options, call the packages and show what comes back; everything heavy is imported
 where it is used, so that `hil --help` is quick. Results go to stdout, progress and errors to
@@ -8,34 +8,37 @@ for Ctrl-C.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import json
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hil.console import (
+    must_be_file,
+    must_be_writable,
+    print_json,
+    printable,
+    read_model,
+    say,
+    split_names,
+    status_line,
+    stdout_console,
+    write_bytes,
+    writing,
+)
 from hil.errors import HilError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from hil.bench import Row
-    from hil.record import Record
     from hil.store import Store
-    from search.loop import Progress
-    from search.measuring import Measure
-    from search.study import StudySettings
 
-MAX_MODEL_BYTES = 256 << 20  # a .tflite for a microcontroller is a thousandth of this
 STOPPED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells give it
-PIPE_WIDTH = 120  # columns of a table that goes into a file or a pipe
 
 app = typer.Typer(
     name="hil",
@@ -76,6 +79,7 @@ def demo(
     store: StoreOption = None,
 ) -> None:
     """Search on scikit-learn's digits with both virtual boards, then the Pareto tables."""
+    from hil.cli_search import search_and_finish
     from search.study import StudySettings, TrainSettings
 
     settings = StudySettings(
@@ -88,7 +92,8 @@ def demo(
         training=TrainSettings(epochs=15, patience=5),
     )
     with _open_store(store) as opened:
-        _run_study(settings, opened)
+        if not search_and_finish(settings, opened):
+            raise typer.Exit(STOPPED)
         _show_pareto(opened, settings.name, board=None, json_path=None, out=None)
 
 
@@ -115,7 +120,7 @@ def boards(
     ]
     ports = attached_ports()
     if as_json:
-        _print_json(
+        print_json(
             {
                 "boards": [
                     {
@@ -195,18 +200,18 @@ def bench(
     from hil.report import bench_tables, layer_table, write_json
     from hil.session import Procedure
 
-    loaded = [Model(_printable(path.stem), _read_model(path)) for path in models]
-    places, engines = _names(board, "--board"), _names(engine, "--engine")
+    loaded = [Model(printable(path.stem), read_model(path)) for path in models]
+    places, engines = split_names(board, "--board"), split_names(engine, "--engine")
     for place in places:
         board_of(place, read_lab())
     for name in engines:
         get_engine(name)
-    _must_be_writable(json_path)
+    must_be_writable(json_path)
     procedure = Procedure(inputs=inputs, input_seed=seed, repeats=repeats, layers=layers)
 
     rows = []
     total = len(loaded) * len(places) * len(engines)
-    with _open_store(store) as opened, _status() as status:
+    with _open_store(store) as opened, status_line() as status:
         running: dict[str, str] = {}
 
         def started(place: str, model: str, engine: str) -> None:
@@ -226,11 +231,11 @@ def bench(
             rows.append(row)
             if isinstance(row.result, Record):
                 opened.add_record(row.result)
-            _say(f"[{len(rows)}/{total}] {_row_line(row)}")
+            say(f"[{len(rows)}/{total}] {_row_line(row)}")
 
     order = {model.name: number for number, model in enumerate(loaded)}
     rows.sort(key=lambda row: (places.index(row.place), order[row.model]))
-    console = _stdout()
+    console = stdout_console()
     console.print(bench_tables(rows, width=console.width))
     records = [row.result for row in rows if isinstance(row.result, Record)]
     if layers:
@@ -238,9 +243,9 @@ def bench(
             console.print(layer_table(record))
     failed = [(row, row.result) for row in rows if not isinstance(row.result, Record)]
     for row, error in failed:
-        _say(f"{row.model} {row.engine} on {row.place}: {error}")
+        say(f"{row.model} {row.engine} on {row.place}: {error}")
     if json_path is not None:
-        with _writing(json_path):
+        with writing(json_path):
             write_json(json_path, [record.to_json() for record in records])
     if failed:
         raise typer.Exit(min(error.exit_code for _, error in failed))
@@ -261,11 +266,11 @@ def generate_c(
     from hil.lab import VIRTUAL
 
     limits = board_limits(get_board(board.removeprefix(VIRTUAL)))
-    tflite = _read_model(model)
-    with _writing(out):
+    tflite = read_model(model)
+    with writing(out):
         manifest = generate(
             tflite,
-            name=_printable(model.stem),
+            name=printable(model.stem),
             engine=engine,
             board=limits,
             out_dir=out,
@@ -279,7 +284,7 @@ def generate_c(
     )
     for path in sorted(out.iterdir()):
         if path.is_file():
-            typer.echo(f"  {_printable(str(path))}  {path.stat().st_size:,} B")
+            typer.echo(f"  {printable(str(path))}  {path.stat().st_size:,} B")
 
 
 @app.command()
@@ -303,16 +308,16 @@ def run(
     from hil.lab import open_place
     from hil.running import run_elf
 
-    _must_be_file(elf)
-    _must_be_writable(json_path)
+    must_be_file(elf)
+    must_be_writable(json_path)
     with open_place(board) as place:
-        result = run_elf(place, elf, until=until, timeout_s=timeout, on_output=_write_bytes)
+        result = run_elf(place, elf, until=until, timeout_s=timeout, on_output=write_bytes)
     if not result.output.endswith(b"\n"):
         typer.echo()
     if json_path is not None:
-        with _writing(json_path):
+        with writing(json_path):
             json_path.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
-    _say(result.sentence(elf.name))
+    say(result.sentence(elf.name))
     raise typer.Exit(result.command_exit_code)
 
 
@@ -324,10 +329,10 @@ def flash(
     """Put an ELF onto a board and start it."""
     from hil.lab import open_place
 
-    _must_be_file(elf)
+    must_be_file(elf)
     with open_place(board) as place:
         place.flash(elf)
-    typer.echo(f"{_printable(elf.name)} runs on {board}")
+    typer.echo(f"{printable(elf.name)} runs on {board}")
 
 
 @app.command("search")
@@ -359,7 +364,9 @@ def run_search(
     store: StoreOption = None,
 ) -> None:
     """Run or resume a study; Ctrl-C stops it, the same command goes on."""
-    settings = _study_settings(
+    from hil.cli_search import search_and_finish, study_settings
+
+    settings = study_settings(
         study_file,
         {
             "name": study,
@@ -367,7 +374,7 @@ def run_search(
             "strategy": strategy,
             "data": data,
             "data_dir": str(data_dir) if data_dir else None,
-            "places": tuple(_names(board, "--board")) if board else None,
+            "places": tuple(split_names(board, "--board")) if board else None,
             "trials": trials,
             "seed": seed,
             "workers": workers,
@@ -375,7 +382,8 @@ def run_search(
         epochs,
     )
     with _open_store(store) as opened:
-        _run_study(settings, opened)
+        if not search_and_finish(settings, opened):
+            raise typer.Exit(STOPPED)
     typer.echo(f"hil pareto {settings.name} shows what was found")
 
 
@@ -399,7 +407,7 @@ def pareto(
 
     where = Path(store or DEFAULT_PATH)
     if "://" not in str(store) and not where.exists():
-        raise UsageError(f"no result store {_printable(str(where))}; hil search makes one")
+        raise UsageError(f"no result store {printable(str(where))}; hil search makes one")
     with _open_store(store) as opened:
         _show_pareto(opened, study, board=board, json_path=json_path, out=out)
 
@@ -409,7 +417,7 @@ def doctor() -> None:
     """What is installed, attached and reachable; how to mend what is not."""
     from hil.doctor import examine
 
-    with _status() as status:
+    with status_line() as status:
         status("looking around")
         findings = examine()
     for finding in findings:
@@ -437,7 +445,7 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
     except typer.Exit as error:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say("stopped")
+        say("stopped")
         return STOPPED
     except BrokenPipeError:  # the reader of stdout has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -449,179 +457,16 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
     except (HilError, CodegenError, SearchError) as error:
         if debug:
             traceback.print_exc()
-        _say(f"hil: {error}")
+        say(f"hil: {error}")
         return error.exit_code
     except Exception as error:
         if debug:
             traceback.print_exc()
-        _say(
+        say(
             f"hil: this should not have happened: {type(error).__name__}: {error}; "
             "run it again with --debug for the traceback"
         )
         return 1
-
-
-def _study_settings(
-    study_file: Path | None, options: dict[str, Any], epochs: int | None
-) -> StudySettings:
-    """The settings of a study file, of the options, or of both: options win."""
-    import dataclasses
-
-    from search.study import StudySettings, load_study_file
-
-    given = {key: value for key, value in options.items() if value is not None}
-    if study_file is not None:
-        settings = dataclasses.replace(load_study_file(study_file), **given)
-    else:
-        for key, option in (("name", "--study"), ("places", "--board")):
-            if key not in given:
-                raise UsageError(f"hil search needs {option}, or a STUDY.toml")
-        settings = StudySettings(**given)
-    if epochs is not None:
-        training = dataclasses.replace(settings.training, epochs=epochs)
-        settings = dataclasses.replace(settings, training=training)
-    return settings
-
-
-def _run_study(settings: StudySettings, store: Store) -> None:
-    """Runs a study and finishes it; ends the command if the user stopped it."""
-    from hil.bench import board_limits, measure_model
-    from hil.expected import ExpectedOutputs
-    from hil.lab import board_of, open_place, read_lab
-    from search.data import load_data
-    from search.finish import finish_study
-    from search.loop import run_study
-
-    lab = read_lab()
-    limits = {place: board_limits(board_of(place, lab)) for place in settings.places}
-    data = load_data(settings.data, Path(settings.data_dir) if settings.data_dir else None)
-    settings.check()
-    expected = ExpectedOutputs()
-
-    @contextlib.contextmanager
-    def open_bench(place_name: str) -> Iterator[Measure]:
-        with open_place(place_name) as place:
-
-            def measure(tflite: bytes, name: str, engine: str) -> Record:
-                return measure_model(
-                    tflite,
-                    name,
-                    place,
-                    engine=engine,
-                    objective=settings.engine_objective,
-                    expected=expected,
-                )
-
-            yield measure
-
-    def progress(line: Progress) -> None:
-        _say(f"[{line.done}/{line.trials}] trial {line.number} {line.state}: {line.text}")
-
-    _say(
-        f"study {settings.name}: {settings.trials} networks of space {settings.space} on "
-        f"{settings.data}, measured on {', '.join(settings.places)}"
-    )
-    result = run_study(
-        settings,
-        data=data.search,
-        store=store,
-        boards=limits,
-        open_bench=open_bench,
-        progress=progress,
-    )
-    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
-    _say(f"study {settings.name}: {counts or 'no trials'}")
-    if result.interrupted:
-        _say("stopped; the same command goes on from here")
-        raise typer.Exit(STOPPED)
-    finish_study(
-        settings,
-        test=data.test,
-        input_quant=data.search.input_quant,
-        store=store,
-        open_bench=open_bench,
-        progress=_say,
-    )
-
-
-def _show_pareto(
-    store: Store, name: str, *, board: str | None, json_path: Path | None, out: Path | None
-) -> None:
-    from hil.fronts import place_fronts, search_cost
-    from hil.report import pareto_json, pareto_notes, pareto_table, write_json, write_pareto
-    from hil.store import DEFAULT_PATH
-
-    study = store.load_study(name)
-    fronts, cost = place_fronts(study, board), search_cost(study)
-    console = _stdout()
-    for front in fronts:
-        console.print(pareto_table(front, width=console.width))
-    for note in pareto_notes(study, cost):
-        console.print(note, markup=False, highlight=False)
-    folder = out or (store.path or DEFAULT_PATH).parent / name
-    with _writing(folder):
-        paths = write_pareto(folder, study, fronts, cost)
-    console.print("written:", markup=False)
-    for path in paths:
-        typer.echo(f"  {_printable(str(path))}")
-    if json_path is not None:
-        with _writing(json_path):
-            write_json(json_path, pareto_json(study, fronts, cost))
-
-
-def _open_store(where: str | None) -> Store:
-    from hil.store import DEFAULT_PATH, Store
-
-    return Store(where or DEFAULT_PATH)
-
-
-def _read_model(path: Path) -> bytes:
-    """The bytes of a model file; raises UsageError when there is none of a sensible size."""
-    _must_be_file(path)
-    with _reading(path):
-        if path.stat().st_size > MAX_MODEL_BYTES:
-            raise UsageError(
-                f"{_printable(str(path))} has {path.stat().st_size:,} B; no model for a "
-                f"microcontroller has more than {MAX_MODEL_BYTES:,} B"
-            )
-        return path.read_bytes()
-
-
-def _must_be_file(path: Path) -> None:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"{_printable(str(path))} {what}; expected a file")
-
-
-def _must_be_writable(path: Path | None) -> None:
-    """Raises UsageError now rather than after minutes of work."""
-    if path is not None and not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{_printable(str(path))} cannot be written: no such folder, or read-only")
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"{_printable(str(path))} cannot be read: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or str(path)
-        raise UsageError(f"{_printable(str(where))} cannot be written: {error.strerror}") from None
-
-
-def _names(text: str, option: str) -> list[str]:
-    """Comma-separated names, each once."""
-    names = [name.strip() for name in text.split(",")]
-    if not all(names) or len(set(names)) != len(names):
-        raise UsageError(f"{option} {text!r}: should be names with commas between them, each once")
-    return names
 
 
 def _row_line(row: Row) -> str:
@@ -638,40 +483,32 @@ def _spare_cores() -> int:
     return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
-def _stdout() -> Console:
-    from rich.console import Console
+def _show_pareto(
+    store: Store, name: str, *, board: str | None, json_path: Path | None, out: Path | None
+) -> None:
+    from hil.fronts import place_fronts, search_cost
+    from hil.report import pareto_json, pareto_notes, pareto_table, write_json, write_pareto
+    from hil.store import DEFAULT_PATH
 
-    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
-
-
-@contextlib.contextmanager
-def _status() -> Iterator[Callable[[str], None]]:
-    """A line at the bottom of a terminal that says what is under way; nothing elsewhere."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status("") as status:
-        yield lambda text: status.update(Text(text))
-
-
-def _say(text: str) -> None:
-    """One line on stderr; control characters of names from outside do not reach the terminal."""
-    typer.echo(_printable(text), err=True)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
+    study = store.load_study(name)
+    fronts, cost = place_fronts(study, board), search_cost(study)
+    console = stdout_console()
+    for front in fronts:
+        console.print(pareto_table(front, width=console.width))
+    for note in pareto_notes(study, cost):
+        console.print(note, markup=False, highlight=False)
+    folder = out or (store.path or DEFAULT_PATH).parent / name
+    with writing(folder):
+        paths = write_pareto(folder, study, fronts, cost)
+    console.print("written:", markup=False)
+    for path in paths:
+        typer.echo(f"  {printable(str(path))}")
+    if json_path is not None:
+        with writing(json_path):
+            write_json(json_path, pareto_json(study, fronts, cost))
 
 
-def _write_bytes(data: bytes) -> None:
-    """What a board prints, as it is."""
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+def _open_store(where: str | None) -> Store:
+    from hil.store import DEFAULT_PATH, Store
 
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
+    return Store(where or DEFAULT_PATH)
