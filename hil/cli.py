@@ -256,8 +256,12 @@ def generate_c(
     model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="An int8 model.")],
     board: Annotated[str, typer.Option("--board", metavar="ID", help="Id of a board.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the C.")],
-    engine: Annotated[str, typer.Option("--engine", metavar="NAME")] = "tiny",
-    objective: Annotated[Goal, typer.Option("--objective")] = Goal.LATENCY,
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help="tiny, reference, tflm.")
+    ] = "tiny",
+    objective: Annotated[
+        Goal, typer.Option("--objective", help="What engine tiny chooses kernels for.")
+    ] = Goal.LATENCY,
 ) -> None:
     """Write the C of a model, and nothing else."""
     from codegen.generate import generate
@@ -290,7 +294,9 @@ def generate_c(
 @app.command()
 def run(
     elf: Annotated[Path, typer.Argument(metavar="ELF", help="Linked for the board.")],
-    board: Annotated[str, typer.Option("--board", metavar="PLACE")],
+    board: Annotated[
+        str, typer.Option("--board", metavar="PLACE", help="Where; hil boards lists places.")
+    ],
     until: Annotated[
         str | None, typer.Option("--until", metavar="TEXT", help="Stop when it prints this.")
     ] = None,
@@ -324,7 +330,9 @@ def run(
 @app.command()
 def flash(
     elf: Annotated[Path, typer.Argument(metavar="ELF", help="Linked for the board.")],
-    board: Annotated[str, typer.Option("--board", metavar="PLACE")],
+    board: Annotated[
+        str, typer.Option("--board", metavar="PLACE", help="Where; hil boards lists places.")
+    ],
 ) -> None:
     """Put an ELF onto a board and start it."""
     from hil.lab import open_place
@@ -339,19 +347,41 @@ def flash(
 def run_search(
     study_file: Annotated[
         Path | None,
-        typer.Argument(metavar="[STUDY.toml]", help="Settings of a study; options override them."),
+        typer.Argument(metavar="STUDY.toml", help="Settings of a study; options override them."),
     ] = None,
-    space: Annotated[str | None, typer.Option("--space", metavar="NAME")] = None,
-    strategy: Annotated[str | None, typer.Option("--strategy", metavar="NAME")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            "--space", metavar="NAME", help="Which networks there are; an unknown name lists them."
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy", metavar="NAME", help="How they are chosen; an unknown name lists them."
+        ),
+    ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="NAME", help="A data set, or FILE.npz.")
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="NAME",
+            help="A data set, or signals in FILE.npz; an unknown name lists them.",
+        ),
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", metavar="DIR", help="Where data sets lie.")
     ] = None,
-    board: Annotated[str | None, typer.Option("--board", metavar="PLACE[,PLACE]")] = None,
-    trials: Annotated[int | None, typer.Option("--trials", metavar="N", min=1)] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="S", min=0)] = None,
+    board: Annotated[
+        str | None,
+        typer.Option("--board", metavar="PLACE[,PLACE]", help="Where every network is measured."),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", metavar="N", min=1, help="Networks to try in all.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="S", min=0, help="Of proposals and trainings.")
+    ] = None,
     study: Annotated[
         str | None, typer.Option("--study", metavar="NAME", help="New, or to be resumed.")
     ] = None,
