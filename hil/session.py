@@ -166,10 +166,14 @@ def _measure(
     check_identity(hello, place, firmware, manifest)
     runner = _Runner(wire, manifest, hello, _inference_s(place, manifest))
 
+    def check(number: int) -> None:
+        check_outputs(manifest, number, expected[number], wire.outputs(manifest.out_bytes))
+
     for number, seed in enumerate(procedure.seeds):
         runner.fill(seed)
         runner.run(1)
-        check_outputs(manifest, number, expected[number], wire.outputs(manifest.out_bytes))
+        check(number)
+    last = procedure.inputs - 1
 
     if procedure.warmup:
         runner.run(procedure.warmup)
@@ -178,9 +182,13 @@ def _measure(
     check_clocks(before, wire.time(), hello.clock_hz, sum(samples))
     latency = LatencyCycles.of(samples)
     latency_us = latency.median / hello.clock_hz * 1e6
+    check(last)  # what was timed did the same work
 
     memory = wire.memory()  # before the layers: their marks may use more stack
-    layer_cycles = runner.layers() if procedure.layers and manifest.layers else []
+    layer_cycles = []
+    if procedure.layers and manifest.layers:
+        layer_cycles = runner.layers()
+        check(last)
     return Record(
         model=ModelId(
             manifest.model_name,

@@ -65,7 +65,7 @@ def test_every_input_runs_and_then_warm_up_and_repeats(tmp_path):
 
     measured(place, tmp_path)
 
-    assert place.runs == 3 + 2 + 5
+    assert place.runs == 3 + 2 + 5 + 1  # checks, warm-up, repeats, layers
     assert place.fills == 3
 
 
@@ -102,6 +102,15 @@ def test_one_wrong_output_byte_voids_the_measurement(tmp_path, position, output,
     assert (error.output, error.input_number, error.index, error.count) == (output, 1, index, 1)
     assert abs(error.expected - error.found) == 128
     assert place.runs == 2  # nothing was timed
+
+
+@pytest.mark.parametrize("run", [3 + 2 + 5, 3 + 2 + 5 + 1])
+def test_what_was_timed_must_give_the_right_bytes_too(tmp_path, run):
+    place = FakePlace(spoil=lambda runs, data: data if runs < run else bytes(SIZE))
+
+    with pytest.raises(OutputMismatch) as caught:
+        measured(place, tmp_path)
+    assert caught.value.input_number == 2
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ class FakePlace:
 
     def _layers(self):
         self._filled = self._store_bytes > 0
+        self.runs += 1
         return [line(f"m-rig-layers i={i} cycles={CYCLES // 2}") for i in range(2)]
 
     def _out(self, offset, size):
