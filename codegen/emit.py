@@ -41,11 +41,12 @@ def banner(*, template: str, model_name: str, sha256: str, engine: str, board: s
 
 
 def c_array(values: NDArray[np.generic], width: int = 96) -> str:
-    """The numbers of an array initialiser: comma separated, indented by four, wrapped."""
+    """The numbers of an array initialiser, wrapped; packed words (uint32) in hexadecimal."""
     lines: list[str] = []
     line = "   "
+    is_packed = values.dtype == np.uint32
     for value in values.tolist():
-        text = f" {_number(value)},"
+        text = f" 0x{value:08X}u," if is_packed else f" {_number(value)},"
         if len(line) + len(text) > width:
             lines.append(line)
             line = "   "

@@ -39,7 +39,7 @@ class Array:
     @property
     def length(self) -> int:
         """Elements."""
-        return self.values.shape[0]
+        return len(self.values)
 
     @property
     def is_struct(self) -> bool:
@@ -49,8 +49,7 @@ class Array:
     @property
     def size_bytes(self) -> int:
         """Bytes in flash; the structs of firmware/kernels are made of int32_t."""
-        count: int = self.values.size
-        return count * _NUMBER_BYTES.get(self.c_type, 4)
+        return self.values.size * _NUMBER_BYTES.get(self.c_type, 4)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

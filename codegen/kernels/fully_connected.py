@@ -58,11 +58,6 @@ class DenseContext(Context):
         """Activations after the last whole word: 0 to 3."""
         return self.in_features % 4
 
-    @property
-    def words(self) -> int:
-        """Words of four activations, the last one filled up with zeros."""
-        return -(-self.in_features // 4)
-
 
 def _features(graph: Graph, op: Op) -> tuple[int, int, int]:
     """(rows, in_features, out_features)."""

@@ -89,8 +89,10 @@ static inline void conv2d_0_column(const int8_t *in, int32_t pixel, int16_t *col
     int32_t right = left + (KW - 1) * DILATION_W;
 
     if (top < 0 || left < 0 || bottom >= IN_H || right >= IN_W) {
-        for (int32_t y = top; y <= bottom; y += DILATION_H) {
-            for (int32_t x = left; x <= right; x += RUN * DILATION_W) {
+        for (int32_t ky = 0; ky < KH; ky++) {
+            for (int32_t kx = 0; kx < KW; kx += RUN) {
+                int32_t y = top + ky * DILATION_H;
+                int32_t x = left + kx * DILATION_W;
                 int32_t first = y < 0 || y >= IN_H ? RUN : clamp(-x, 0, RUN);
                 int32_t last = clamp(IN_W - x, 0, RUN);
 

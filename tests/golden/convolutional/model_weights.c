@@ -12,10 +12,10 @@
 
 /* 4 channels in pairs, 28 deep; tiles of two pairs; order of dot_4x2 */
 const uint32_t conv2d_0_weight[28] MODEL_WEIGHTS = {
-    1481832262, 976338610, 2829235968, 39914104, 2650299212, 786373812, 2354125983, 3707592504,
-    2312696270, 421405825, 2764506168, 2622787626, 4152195009, 3809028264, 1324509690,
-    415617911, 555045377, 2796599905, 3296653582, 3881427458, 4283302914, 3778367856,
-    2116018507, 3846050596, 2211954739, 385448331, 39293, 61592,
+    0x5852F746u, 0x3A31BEB2u, 0xA8A2B700u, 0x02610A78u, 0x9DF85B4Cu, 0x2EDF1CB4u, 0x8C511C9Fu,
+    0xDCFD5F38u, 0x89D8F1CEu, 0x191E2481u, 0xA4C70438u, 0x9C54902Au, 0xF77D77C1u, 0xE30928A8u,
+    0x4EF269FAu, 0x18C5D377u, 0x21155201u, 0xA6B0BA61u, 0xC47EF10Eu, 0xE759E202u, 0xFF4E0402u,
+    0xE1355170u, 0x7E1FE14Bu, 0xE53E1324u, 0x83D7C033u, 0x16F9798Bu, 0x0000997Du, 0x0000F098u,
 };
 
 /* bias, multiplier, round, exponent of each channel */
@@ -43,7 +43,8 @@ const requantize_t dwconv2d_1_channel[4] MODEL_WEIGHTS = {
 
 /* 7 channels in pairs, 4 deep; tiles of two pairs; order of dot_4x2 */
 const uint32_t conv2d_2_weight[8] MODEL_WEIGHTS = {
-    1552926766, 2131249767, 3675729624, 2806278149, 1036980970, 1317159279, 5832741, 4293656483,
+    0x5C8FC82Eu, 0x7F084A67u, 0xDB172ED8u, 0xA7446805u, 0x3DCF12EAu, 0x4E82416Fu, 0x00590025u,
+    0xFFEBFFA3u,
 };
 
 /* bias, multiplier, round, exponent of each channel */
@@ -59,7 +60,8 @@ const requantize_t conv2d_2_channel[7] MODEL_WEIGHTS = {
 
 /* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
 const uint32_t dense_5_weight[8] MODEL_WEIGHTS = {
-    3088291545, 4068242269, 2831594455, 31396, 327684, 6684787, 4063333, 68,
+    0xB81396D9u, 0xF27C735Du, 0xA8C6B3D7u, 0x00007AA4u, 0x00050004u, 0x00660073u, 0x003E0065u,
+    0x00000044u,
 };
 
 /* bias, multiplier, round, exponent of each output */

@@ -1,0 +1,59 @@
+"""Whole networks by engine `tiny` on the emulated core: every byte equal to the oracle's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import model_runner
+import numpy as np
+import pytest
+from graphs import random_inputs
+from networks import random_network
+
+from codegen.engines import EngineOptions, Objective
+from codegen.export_tflite import export_tflite
+from codegen.generate import generate
+from codegen.import_tflite import import_tflite
+from hil.board import Board
+from hil.oracle import Oracle
+
+
+def assert_equal_to_the_oracle(
+    tflite: bytes, folder: Path, board: Board, count: int, objective: Objective = "latency"
+) -> None:
+    rng = np.random.default_rng(1)
+    batch = [random_inputs(rng, import_tflite(tflite, "net")) for _ in range(count)]
+    manifest = generate(
+        tflite, name="net", engine="tiny", board=model_runner.limits_of(board), out_dir=folder,
+        options=EngineOptions(objective),
+    )  # fmt: skip
+
+    results = model_runner.run_model(folder, manifest, batch, board=board)
+
+    with Oracle(tflite) as oracle:
+        expected = oracle.run_many(batch)
+    for result, want in zip(results, expected, strict=True):
+        for got_array, want_array in zip(result, want, strict=True):
+            assert np.array_equal(got_array, want_array)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_networks(seed, tmp_path):
+    tflite = export_tflite(random_network(np.random.default_rng(seed)))
+    board = model_runner.BOARDS[seed % 2]
+    objectives: tuple[Objective, ...] = ("latency", "sram")
+
+    assert_equal_to_the_oracle(tflite, tmp_path, board, 4, objectives[seed // 2 % 2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", model_runner.BOARDS, ids=lambda board: board.id)
+@pytest.mark.parametrize(
+    "name", ["ad01_int8", "kws_ref_model", "person_detect", "pretrainedResnet_quant", "vww_96_int8"]
+)
+def test_real_models(name, board, models_dir, tmp_path):
+    path = models_dir / f"{name}.tflite"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+
+    assert_equal_to_the_oracle(path.read_bytes(), tmp_path, board, 5)
