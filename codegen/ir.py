@@ -1,9 +1,10 @@
 """The quantised network as codegen sees it: tensors and ops as frozen dataclasses.
 
-Not here: where it comes from (import_tflite), whether we can run it (check), what its arithmetic is (reference).
-Layouts: activations NHWC, convolution weights OHWI (out_c, kh, kw, in_c), depthwise weights (1, kh, kw, out_c) with
-out_c = in_c * depth_multiplier, dense weights (out_features, in_features). All attributes are resolved: explicit padding in
-elements, no SAME or VALID; negative axes made positive.
+Not here: where it comes from (import_tflite), whether we can run it (check), what its arithmetic is
+(reference). Layouts: activations NHWC, convolution weights OHWI (out_c, kh, kw, in_c), depthwise
+weights (1, kh, kw, out_c) with out_c = in_c * depth_multiplier, dense weights (out_features,
+in_features). All attributes are resolved: explicit padding in elements, no SAME or VALID; negative
+axes made positive.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class DType(enum.Enum):
     @property
     def numpy(self) -> np.dtype[np.generic]:
         """The numpy type of one element, little endian."""
-        return np.dtype({"s8": "i1", "u8": "u1", "s16": "<i2", "s32": "<i4", "f32": "<f4"}[self.value])
+        return np.dtype(
+            {"s8": "i1", "u8": "u1", "s16": "<i2", "s32": "<i4", "f32": "<f4"}[self.value]
+        )
 
     @property
     def item_bytes(self) -> int:
@@ -41,7 +44,8 @@ class DType(enum.Enum):
 class Quant:
     """real = scale * (q - zero_point); one entry, or one per slice along `axis`.
 
-    Scales are the float32 values of the file as Python floats (exact); zero points are in the range of the dtype.
+    Scales are the float32 values of the file as Python floats (exact); zero points are in the range
+    of the dtype.
     """
 
     scale: tuple[float, ...]
@@ -113,9 +117,11 @@ class Padding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Op:
-    """One operation. `inputs` and `outputs` are indices into Graph.tensors; -1 is an absent optional input.
+    """One operation.
 
-    `name` is unique in the graph, a C identifier, and what users see; `source` is the operator's index in the .tflite.
+    `inputs` and `outputs` are indices into Graph.tensors; -1 is an absent optional input.
+    `name` is unique in the graph, a C identifier, and what users see; `source` is the operator's
+    index in the .tflite.
     """
 
     name: str
@@ -142,7 +148,7 @@ class Conv2D(Op):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DepthwiseConv2D(Op):
-    """inputs: x (n, h, w, in_c), weight (1, kh, kw, in_c * depth_multiplier) s8, optional bias s32."""
+    """inputs: x NHWC, weight (1, kh, kw, in_c * depth_multiplier) s8, optional bias s32."""
 
     kind = "DEPTHWISE_CONV_2D"
     stride_h: int = 1
@@ -156,7 +162,7 @@ class DepthwiseConv2D(Op):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullyConnected(Op):
-    """inputs: x (batch..., in_features), weight (out_features, in_features) s8, optional bias s32."""
+    """inputs: x (..., in_features), weight (out_features, in_features) s8, optional bias s32."""
 
     kind = "FULLY_CONNECTED"
     activation: Activation = Activation.NONE
@@ -223,7 +229,10 @@ class Mul(Op):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pad(Op):
-    """inputs: x. `pads` is (before, after) per axis; the value is `value`, quantised as the output is."""
+    """inputs: x.
+
+    `pads` is (before, after) per axis; the value is `value`, quantised as the output is.
+    """
 
     kind = "PAD"
     pads: tuple[tuple[int, int], ...]
@@ -241,7 +250,10 @@ class Concatenation(Op):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reshape(Op):
-    """inputs: x. The new shape is the output's; the bytes do not change. SQUEEZE and EXPAND_DIMS become this too."""
+    """inputs: x.
+
+    The new shape is the output's; the bytes do not change. SQUEEZE and EXPAND_DIMS become this too.
+    """
 
     kind = "RESHAPE"
 
@@ -256,7 +268,10 @@ class Transpose(Op):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StridedSlice(Op):
-    """inputs: x. begin/end/stride per axis, masks resolved; axes in `shrink` have length 1 and are dropped."""
+    """inputs: x.
+
+    begin/end/stride per axis, masks resolved; axes in `shrink` have length 1 and are dropped.
+    """
 
     kind = "STRIDED_SLICE"
     begin: tuple[int, ...]
@@ -328,8 +343,8 @@ class Dequantize(Op):
 class Graph:
     """A network: ops in a valid order of execution over an indexed list of tensors.
 
-    `name` is sanitised ([A-Za-z0-9_]+); `sha256` is that of the .tflite; `nominal_macs` is fixed at import, before any pass,
-    so that cycles per MAC of different engines can be compared.
+    `name` is sanitised ([A-Za-z0-9_]+); `sha256` is that of the .tflite; `nominal_macs` is fixed at
+    import, before any pass, so that cycles per MAC of different engines can be compared.
     """
 
     name: str
@@ -346,7 +361,7 @@ class Graph:
 
 
 def op_macs(graph: Graph, op: Op) -> int:
-    """Multiply-accumulates of one op over its whole output; 0 for all but convolutions and dense layers."""
+    """Multiply-accumulates of one op; 0 for all but convolutions and dense layers."""
     out = graph.tensors[op.outputs[0]]
     if isinstance(op, Conv2D):
         _, kh, kw, in_c = graph.tensors[op.inputs[1]].shape

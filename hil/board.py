@@ -1,7 +1,8 @@
-"""Board files: `boards/<id>.toml` to a frozen `Board`. Everything a tool needs to know of a board is in its file.
+"""Board files: `boards/<id>.toml` to a frozen `Board`.
 
-The keys, their units and where their values come from are described in boards/README.md. Not here: where a board is plugged
-in (hil/lab.py) and how the firmware drives it (firmware/ports).
+Everything a tool needs to know of a board is in its file. The keys, their units and where their
+values come from are described in boards/README.md. Not here: where a board is plugged in
+(hil/lab.py) and how the firmware drives it (firmware/ports).
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class Mcu:
 class Memory:
     """One memory as the core sees it.
 
-    `alias_of` names the memory whose bytes this address range shows again (the ITCM view of the F746's flash). `erase_bytes`
-    lists the sizes of a flash's erase units in address order; a single size repeats over the whole memory.
+    `alias_of` names the memory whose bytes this address range shows again (the ITCM view of the
+    F746's flash). `erase_bytes` lists the sizes of a flash's erase units in address order; a single
+    size repeats over the whole memory.
     """
 
     name: str
@@ -50,7 +52,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What PlatformIO needs: the port of the chip family under firmware/ports, and how this board is wired.
+    """What PlatformIO needs: the chip family's port under firmware/ports, and the board's wiring.
 
     `defines` become C macros; which of them a port reads is said at the top of its port.c.
     """
@@ -61,7 +63,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Flash:
-    """How an image gets onto a physical board: a method of hil/flash.py and what it calls the chip."""
+    """How an image gets onto a physical board: a method of hil/flash.py, its name for the chip."""
 
     method: Literal["pyocd", "openocd", "jlink"]
     target: str
@@ -69,7 +71,7 @@ class Flash:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The serial port: speed, and the USB ids (`vid:pid`, hexadecimal) of the debugger that carries it."""
+    """The serial port: speed, and the USB ids (`vid:pid`, hexadecimal) of its debugger."""
 
     baud: int
     usb_ids: tuple[str, ...]
@@ -123,8 +125,11 @@ class Board:
         best = (0, 0)
         start = size = 0
         for memory in sorted((m for m in self.memory if m.kind == "ram"), key=lambda m: m.origin):
-            start, size = (start, size + memory.size_bytes) if memory.origin == start + size else (
-                memory.origin, memory.size_bytes)
+            start, size = (
+                (start, size + memory.size_bytes)
+                if memory.origin == start + size
+                else (memory.origin, memory.size_bytes)
+            )
             best = max(best, (start, size), key=lambda run: run[1])
         return best
 
@@ -148,7 +153,9 @@ def load_board(path: Path) -> Board:
 
 def board_ids(boards_dir: Path = BOARDS_DIR) -> list[str]:
     """Ids of all boards, sorted; nothing is loaded."""
-    return sorted(path.stem for path in boards_dir.glob("*.toml") if not path.name.endswith(".timing.toml"))
+    return sorted(
+        path.stem for path in boards_dir.glob("*.toml") if not path.name.endswith(".timing.toml")
+    )
 
 
 def get_board(board_id: str, boards_dir: Path = BOARDS_DIR) -> Board:

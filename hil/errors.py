@@ -17,8 +17,8 @@ HilError
 ├─ StoreError            the result store cannot be read or written
 └─ UsageError            what the user asked for makes no sense
 
-A message says what failed, what was seen, what was expected, and what to do; the command line prints it without a
-traceback and exits with `exit_code`: 2 for the user's mistakes, 1 for failures.
+A message says what failed, what was seen, what was expected, and what to do; the command line
+prints it without a traceback and exits with `exit_code`: 2 for the user's mistakes, 1 for failures.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class BuildError(HilError):
 class DoesNotFit(HilError):
     """Something needs more memory than the board has."""
 
-    def __init__(self, what: str, board: str, memory: str, needed_bytes: int, have_bytes: int) -> None:
+    def __init__(
+        self, what: str, board: str, memory: str, needed_bytes: int, have_bytes: int
+    ) -> None:
         self.what, self.board, self.memory = what, board, memory
         self.needed_bytes, self.have_bytes = needed_bytes, have_bytes
         super().__init__(
@@ -100,9 +102,7 @@ class LinkTimeout(LinkError):
     def __init__(self, port: str, waited_s: float, last_bytes: bytes, waiting_for: str) -> None:
         self.waited_s, self.last_bytes, self.waiting_for = waited_s, last_bytes, waiting_for
         seen = repr(last_bytes[-80:]) if last_bytes else "nothing"
-        super().__init__(
-            port, f"no {waiting_for} within {waited_s:.1f} s; last bytes seen: {seen}"
-        )
+        super().__init__(port, f"no {waiting_for} within {waited_s:.1f} s; last bytes seen: {seen}")
 
 
 class WireError(HilError):
@@ -127,7 +127,8 @@ class FirmwareMismatch(HilError):
     def __init__(self, what: str, expected: str, found: str) -> None:
         self.what, self.expected, self.found = what, expected, found
         super().__init__(
-            f"the board answers with {what} {found!r} where {expected!r} was flashed; flash it again"
+            f"the board answers with {what} {found!r} where {expected!r} was flashed; "
+            "flash it again"
         )
 
 
@@ -135,13 +136,21 @@ class OutputMismatch(HilError):
     """A byte of an output differs from the oracle's; voids the timing."""
 
     def __init__(
-        self, output: str, input_number: int, index: int, expected: float, found: float, count: int, total: int
+        self,
+        output: str,
+        input_number: int,
+        index: int,
+        expected: float,
+        found: float,
+        count: int,
+        total: int,
     ) -> None:
         self.output, self.input_number, self.index = output, input_number, index
         self.expected, self.found, self.count, self.total = expected, found, count, total
         super().__init__(
-            f"output {output!r} differs from the oracle for input {input_number} at element {index}: expected "
-            f"{expected}, the board gave {found}; {count:,} of {total:,} values differ"
+            f"output {output!r} differs from the oracle for input {input_number} at element "
+            f"{index}: expected {expected}, the board gave {found}; {count:,} of {total:,} values "
+            "differ"
         )
 
 
@@ -149,7 +158,9 @@ class ClockMismatch(HilError):
     """The board's cycle counter and its coarse timer disagree; voids the timing."""
 
     def __init__(self, seen: str) -> None:
-        super().__init__(f"the clocks of the board disagree: {seen}; is its clock tree set up right?")
+        super().__init__(
+            f"the clocks of the board disagree: {seen}; is its clock tree set up right?"
+        )
 
 
 class OracleError(HilError):

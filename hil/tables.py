@@ -1,8 +1,8 @@
 """TOML tables to frozen dataclasses: the dataclass is the schema.
 
-Unknown, missing and wrongly typed keys are errors that name file, table and key. A field whose type is another dataclass is
-a sub-table; `tuple[Dataclass, ...]` is an array of tables; `tuple[str, ...]` an array; `X | None` may be left out.
-Used for board files, lab.toml and study files.
+Unknown, missing and wrongly typed keys are errors that name file, table and key. A field whose type
+is another dataclass is a sub-table; `tuple[Dataclass, ...]` is an array of tables; `tuple[str,
+...]` an array; `X | None` may be left out. Used for board files, lab.toml and study files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TOML_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "tru
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The parsed file; raises BoardFileError with the parser's line and column when it is not TOML."""
+    """The parsed file; raises BoardFileError with line and column when it is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -70,11 +70,18 @@ def _convert(hint: Any, value: Any, path: Path, table: str, key: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise BoardFileError(path, table, f"key {key!r} should be a table, found {value!r}")
-        return {k: _convert(args[1], v, path, f"{table}.{key}" if table else key, k) for k, v in value.items()}
+        return {
+            k: _convert(args[1], v, path, f"{table}.{key}" if table else key, k)
+            for k, v in value.items()
+        }
     if dataclasses.is_dataclass(hint):
-        return table_to_dataclass(typing.cast("type[Any]", hint), value, path, f"{table}.{key}" if table else key)
+        return table_to_dataclass(
+            typing.cast("type[Any]", hint), value, path, f"{table}.{key}" if table else key
+        )
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise BoardFileError(path, table, f"key {key!r} should be {_TOML_NAMES[hint]}, found {value!r}")
+        raise BoardFileError(
+            path, table, f"key {key!r} should be {_TOML_NAMES[hint]}, found {value!r}"
+        )
     return value

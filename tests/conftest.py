@@ -1,4 +1,4 @@
-"""Fixtures that every test folder shares: where real models and data are, and how a test says that they are missing."""
+"""Fixtures that every test folder shares: real models and data, or why a test does without."""
 
 from __future__ import annotations
 

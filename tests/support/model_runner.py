@@ -143,7 +143,13 @@ def build(
 def build_library(source: Path, include_dirs: Sequence[Path], library: Path) -> Path:
     """A static library of one C++ source."""
     object_file = library.with_suffix(".o")
-    flags = [*_cpu_flags(BOARD), *_SECTIONS, *_CXX_FLAGS, "-O2", *(f"-I{path}" for path in include_dirs)]
+    flags = [
+        *_cpu_flags(BOARD),
+        *_SECTIONS,
+        *_CXX_FLAGS,
+        "-O2",
+        *(f"-I{path}" for path in include_dirs),
+    ]
     compile_with("g++", [*flags, "-c", source, "-o", object_file])
     compile_with("ar", ["rcs", library, object_file])
     return library
