@@ -1,10 +1,10 @@
 """The rig: from a folder of C to a record of what a board measured.
 
-In the order in which data passes through them: `board`, `lab`, `hardware` (what there is), `build`
-(PlatformIO), `flash`, `link` and `wire` (serial port and protocol), `inputs` and `expected` (what is
-fed, and the oracle's answers), `session` (one measurement), `record` and `stats`, `bench` (models
-times engines times places), `store` and `studies` (SQLite), `fronts`, `report` and `plot` (tables),
-`cli`. Virtual boards are in `virtual`.
+In the order in which data passes through them: `board`, `lab`, `hardware` (what there is); `build`
+(PlatformIO), `flash`, `link` and `wire` (serial port and protocol), `inputs` and `expected` (what
+is fed, and the oracle's answers), `session` (one measurement), `record` and `stats`, `bench`
+(models times engines times places), `store` and `studies` (SQLite), `fronts`, `report` and `plot`
+(tables), `cli`. Virtual boards are in `virtual`.
 
 Not here: graphs and C (codegen), architectures and training (search).
 """
