@@ -73,6 +73,7 @@ def generate_tiny(job: Job) -> Generated:
         DoesNotFit: the arena or the constants are larger than the board's memory.
     """
     graph = passes.run(job.graph)
+    _require_each_tensor_fits(job, graph)
     kernels = {
         index: choose(graph, op, job.options.objective)
         for index, op in enumerate(graph.ops)
@@ -84,13 +85,23 @@ def generate_tiny(job: Job) -> Generated:
         scratch={index: cost.scratch_bytes for index, cost in costs.items() if cost.scratch_bytes},
         overlaps={index: cost.overlaps for index, cost in costs.items() if cost.overlaps},
     )
-    require_fit(
-        graph,
-        memory,
-        job.board.arena_limit_bytes,
-        f"RAM for its arena on {job.board.board} (beside {STACK_RESERVE_BYTES:,} B of stack)",
-    )
+    require_fit(graph, memory, job.board.arena_limit_bytes, _arena_words(job))
     return emit_model(job, graph, kernels, memory)
+
+
+def _arena_words(job: Job) -> str:
+    return f"RAM for its arena on {job.board.board} (beside {STACK_RESERVE_BYTES:,} B of stack)"
+
+
+def _require_each_tensor_fits(job: Job, graph: Graph) -> None:
+    """Ends hopeless cases before kernels are compared, whose estimates walk over all pixels."""
+    for op in graph.ops:
+        for i in (*op.inputs, *op.outputs):
+            tensor = graph.tensors[i]
+            if not tensor.is_constant and tensor.size_bytes > job.board.arena_limit_bytes:
+                raise DoesNotFit(
+                    _arena_words(job), tensor.size_bytes, job.board.arena_limit_bytes, op.name
+                )
 
 
 def emit_model(job: Job, graph: Graph, kernels: Mapping[int, Kernel], memory: Plan) -> Generated:

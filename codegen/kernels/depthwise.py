@@ -23,6 +23,9 @@ from codegen.kernels.packing import (
 )
 from codegen.planner import Overlap
 
+#: Kernels are unrolled; beyond this a loop is better.
+MAX_UNROLLED_WEIGHTS = 128
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TapGroup:
@@ -137,6 +140,8 @@ def _refuse_planes(graph: Graph, op: Op, *, planes: int) -> str | None:
         return "the taps of a kernel row must adjoin"
     if shape.batch != 1:
         return "needs a batch of 1"
+    if shape.kh * _row_weights(shape) > MAX_UNROLLED_WEIGHTS:
+        return f"a kernel of more than {MAX_UNROLLED_WEIGHTS} taps would make too much code"
     if shape.in_c % planes:
         return f"the number of input channels must be a multiple of {planes}"
     return refuse_channel_table(_layer(graph, op))

@@ -111,6 +111,7 @@ DEPTHWISE_CASES: list[Case] = [
     depthwise((1, 5, 5, 4), (3, 3), per_channel=False),
     depthwise((1, 5, 5, 4), (3, 3), padding=ir.Padding(top=0, bottom=2, left=2, right=0)),
     depthwise((1, 2, 3, 4), (5, 5)),
+    depthwise((1, 13, 14, 2), (12, 13), padding="VALID"),
     depthwise((1, 4, 4, 4), (2, 2), stride=(3, 3)),
     with_weights(depthwise((1, 4, 4, 4), (3, 3), -128), lowest, bias=2**20),
     with_weights(depthwise((1, 4, 4, 4), (3, 3)), highest, bias=2**31 - 1),
