@@ -110,7 +110,7 @@ def test_an_arena_that_does_not_fit_names_the_op_at_the_peak(tmp_path):
 
 def test_a_hopeless_tensor_is_refused_at_once(tmp_path):
     b = Builder(np.random.default_rng(0))
-    huge = export_tflite(b.graph([b.conv2d(b.input((1, 16_000, 16_000, 1)), 2, (3, 3))]))
+    huge = export_tflite(b.graph([b.conv2d(b.input((1, 16_000, 16_000, 1)), 1, (3, 3))]))
 
     with pytest.raises(DoesNotFit) as caught:
         generate(huge, name="huge", engine="tiny", board=LIMITS, out_dir=tmp_path)
