@@ -161,6 +161,17 @@ def test_every_objective_computes_the_same_bytes(objective, tmp_path):
     assert np.array_equal(got, want)
 
 
+def test_a_model_of_views_alone_returns_its_input(tmp_path):
+    b = Builder(np.random.default_rng(0))
+    data = export_tflite(b.graph([b.reshape(b.input((2, 3)), (3, 2))]))
+    manifest = generate(data, name="view", engine="tiny", board=LIMITS, out_dir=tmp_path)
+    x = np.arange(6, dtype=np.int8).reshape(2, 3)
+
+    results = model_runner.run_model(tmp_path, manifest, [[x], [x]])
+
+    assert all(np.array_equal(result[0], x.reshape(3, 2)) for result in results)
+
+
 def test_an_objective_is_met_by_the_kernel_that_is_best_at_it():
     graph = passes.run(import_tflite(small_network(), "net"))
 
