@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import select
 import threading
 import tty
 from collections.abc import Callable, Iterable
@@ -69,14 +70,15 @@ class PtyBoard:
         self.port = os.ttyname(slave)
         self._slave = slave  # kept open: a pty without a reader loses what is written
         self._script = script
+        self._unplugged, self._unplug = os.pipe()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
         received = b""
         with contextlib.suppress(OSError):
-            while data := os.read(self._master, 4096):
-                *commands, received = (received + data).split(b"%")
+            while self._unplugged not in select.select([self._master, self._unplugged], [], [])[0]:
+                *commands, received = (received + os.read(self._master, 4096)).split(b"%")
                 for command in commands:
                     for chunk in self._script(command):
                         os.write(self._master, chunk)
@@ -87,6 +89,7 @@ class PtyBoard:
 
     def vanish(self) -> None:
         """As when the cable is pulled."""
-        os.close(self._slave)
-        with contextlib.suppress(OSError):
-            os.close(self._master)
+        os.close(self._unplug)  # readable from now on
+        self._thread.join()  # before its descriptors' numbers can be given to somebody else
+        for descriptor in (self._unplugged, self._slave, self._master):
+            os.close(descriptor)
