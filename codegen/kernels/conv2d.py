@@ -7,6 +7,7 @@ every shape and scale.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,16 @@ from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Array, Context, common
 from codegen.kernels.overlap import forward_overlap
 from codegen.kernels.packing import (
+    Layout,
     Product,
-    channel_table,
     column_order,
-    pack_pairs,
     pack_tiles,
+    pack_words,
+    pair_segment,
     plain_table,
     product,
-    refuse_channel_table,
     refuse_pairs,
+    scaling,
 )
 from codegen.planner import Overlap
 
@@ -125,15 +127,34 @@ def conv_weights(graph: Graph, op: Op) -> NDArray[np.int8]:
 class ConvContext(Context):
     """conv2d_pointwise_s8, conv2d_column_s8 and conv2d_plain_s8.
 
-    `depth` is the length of a column.
+    `depth` is the length of a column. The next three are for the first two: `segment` is how many
+    elements are summed up before sums are carried over, `scaling` is packing.Scaling.name.
     """
 
     window: Window
     depth: int
+    layout: Layout | None
+    segment: int
+    scaling: str
     in_zp: int
     out_zp: int
     act_min: int
     act_max: int
+
+    @property
+    def copy_padded(self) -> str:
+        """The function of column.h for a run that reaches over the edge of the image."""
+        return "column_copy_padded" if self.window.in_c % 4 else "column_copy_padded_groups"
+
+    @property
+    def segments(self) -> str:
+        """What the names of the functions end with that carry sums over, where they are needed."""
+        return "_segments" if self.segment < self.depth else ""
+
+    @property
+    def dot_how(self) -> str:
+        """The last argument of the functions that sum up."""
+        return "SEGMENT" if self.segments else f"{self.layout}"
 
     @property
     def tiled_channels(self) -> int:
@@ -165,20 +186,19 @@ def _refuse_multichannel_depthwise(op: Op, shape: Window) -> str | None:
     return None
 
 
-def _refuse_product(graph: Graph, op: Op) -> str | None:
+def _refuse_column(graph: Graph, op: Op, *, layout: Layout) -> str | None:
     shape, layer = _as_convolution(graph, op)
-    return (
-        _refuse_multichannel_depthwise(op, shape)
-        or refuse_pairs(layer)
-        or refuse_channel_table(layer)
-    )
+    reason = _refuse_multichannel_depthwise(op, shape)
+    if reason is None and layout is Layout.PAIRS:
+        reason = refuse_pairs(scaling(layer).weights)
+    return reason
 
 
-def _refuse_pointwise(graph: Graph, op: Op) -> str | None:
+def _refuse_pointwise(graph: Graph, op: Op, *, layout: Layout) -> str | None:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     if not window(graph, op).is_pointwise:
         return "needs a 1x1 kernel with stride 1 and no padding"
-    return _refuse_product(graph, op)
+    return _refuse_column(graph, op, layout=layout)
 
 
 def _depth(shape: Window) -> int:
@@ -191,12 +211,16 @@ def _scratch_bytes(shape: Window) -> int:
     return TILE_PIXELS * _depth(shape) * 2
 
 
-def _product_cycles(shape: Window) -> int:
+def _product_cycles(graph: Graph, op: Op, layout: Layout) -> int:
     """Sums and requantisation of all outputs, without building the columns."""
+    shape, layer = _as_convolution(graph, op)
     tiles, left = divmod(shape.out_c, 4)
     pixel_pairs = shape.batch * -(-shape.pixels // TILE_PIXELS)
-    per_pair = tiles * (9 * _depth(shape) + 110) + -(-left // 2) * (7 * _depth(shape) + 60)
-    return pixel_pairs * per_pair
+    # BYTES expands each word twice.
+    tile_cycles, left_cycles = (9, 7) if layout is Layout.PAIRS else (11, 8)
+    sum_cycles = tiles * (tile_cycles * _depth(shape) + 14)
+    sum_cycles += -(-left // 2) * (left_cycles * _depth(shape) + 12)
+    return pixel_pairs * (sum_cycles + TILE_PIXELS * shape.out_c * scaling(layer).cycles)
 
 
 def _product_flash_bytes(shape: Window) -> int:
@@ -204,32 +228,48 @@ def _product_flash_bytes(shape: Window) -> int:
     return channels * _depth(shape) + 16 * shape.out_c
 
 
-def _product_context(graph: Graph, op: Op) -> ConvContext:
+def _product_context(graph: Graph, op: Op, *, layout: Layout) -> ConvContext:
     shape, layer = _as_convolution(graph, op)
+    scales = scaling(layer)
     runs = (shape.run_taps * shape.in_c,) * (shape.kh * shape.kw // shape.run_taps)
-    ordered = layer.live_weights[:, column_order(runs)]
+    ordered = scales.weights[:, column_order(runs)]
     depth = _depth(shape)
-    words = pack_pairs(np.pad(ordered, ((0, 0), (0, depth - ordered.shape[1]))))
-    weight_words = pack_tiles(words, tiles=shape.out_c // 4, tile_pairs=2, step=1)
+    columns = np.pad(ordered, ((0, 0), (0, depth - ordered.shape[1])))
+    weight_words = pack_tiles(
+        pack_words(columns, layout), tiles=shape.out_c // 4, tile_pairs=2, step=1
+    )
     arrays = (
         Array(
             f"{op.name}_weight",
             "uint32_t",
             weight_words,
-            f"{shape.out_c} channels in pairs, {depth} deep; tiles of two pairs; order of dot_4x2",
+            f"{shape.out_c} channels in pairs ({layout}), {depth} deep; tiles of two pairs;"
+            " order of dot_4x2",
         ),
-        Array(
-            f"{op.name}_channel",
-            "requantize_t",
-            channel_table(layer),
-            "bias, multiplier, round, exponent of each channel",
-        ),
+        Array(f"{op.name}_channel", scales.c_type, scales.rows, scales.comment),
     )
-    return _context(graph, op, layer, arrays, _scratch_bytes(shape))
+    return _context(
+        graph,
+        op,
+        layer,
+        arrays,
+        layout=layout,
+        segment=pair_segment(columns) if layout is Layout.PAIRS else depth,
+        scaling=scales.name,
+        scratch_bytes=_scratch_bytes(shape),
+    )
 
 
 def _context(
-    graph: Graph, op: Op, layer: Product, arrays: tuple[Array, ...], scratch_bytes: int
+    graph: Graph,
+    op: Op,
+    layer: Product,
+    arrays: tuple[Array, ...],
+    *,
+    layout: Layout | None = None,
+    segment: int = 0,
+    scaling: str = "",
+    scratch_bytes: int = 0,
 ) -> ConvContext:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     shape = window(graph, op)
@@ -238,6 +278,9 @@ def _context(
         **common(graph, op, arrays, scratch_bytes=scratch_bytes),
         window=shape,
         depth=_depth(shape),
+        layout=layout,
+        segment=segment,
+        scaling=scaling,
         in_zp=quant.in_zp,
         out_zp=quant.out_zp,
         act_min=quant.act_min,
@@ -254,24 +297,25 @@ def _steps(shape: Window, pixels_per_step: int) -> Overlap:
     return forward_overlap(lowest_read, written_end)
 
 
-def _pointwise_cost(graph: Graph, op: Op) -> Cost:
+def _pointwise_cost(graph: Graph, op: Op, *, layout: Layout) -> Cost:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     shape = window(graph, op)
     pixels = shape.batch * shape.pixels
     return Cost(
-        cycles=_product_cycles(shape) + pixels * (2 * shape.in_c + 8),
+        cycles=_product_cycles(graph, op, layout) + pixels * (2 * shape.in_c + 8),
         flash_bytes=_product_flash_bytes(shape) + 700,
         scratch_bytes=_scratch_bytes(shape),
         overlaps=(_steps(shape, TILE_PIXELS),),
     )
 
 
-def _column_cost(graph: Graph, op: Op) -> Cost:
+def _column_cost(graph: Graph, op: Op, *, layout: Layout) -> Cost:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     shape = window(graph, op)
     pixels = shape.batch * shape.pixels
     return Cost(
-        cycles=_product_cycles(shape) + pixels * (3 * _depth(shape) + 12 * shape.kh + 20),
+        cycles=_product_cycles(graph, op, layout)
+        + pixels * (3 * _depth(shape) + 12 * shape.kh + 20),
         flash_bytes=_product_flash_bytes(shape) + 1000,
         scratch_bytes=_scratch_bytes(shape),
         overlaps=(_steps(shape, TILE_PIXELS),),
@@ -294,7 +338,7 @@ def _plain_context(graph: Graph, op: Op) -> ConvContext:
             "bias, multiplier, shift of each channel",
         ),
     )
-    return _context(graph, op, layer, arrays, 0)
+    return _context(graph, op, layer, arrays)
 
 
 def _plain_cost(graph: Graph, op: Op) -> Cost:
@@ -311,26 +355,27 @@ def _refuse_plain(graph: Graph, op: Op) -> str | None:
     return _refuse_multichannel_depthwise(op, window(graph, op))
 
 
-register(
-    Kernel(
-        name="conv2d_1x1_s8_pairs",
-        op=(Conv2D, DepthwiseConv2D),
-        template="conv2d_pointwise_s8.c.j2",
-        refuse=_refuse_pointwise,
-        cost=_pointwise_cost,
-        context=_product_context,
+for _layout in Layout:
+    register(
+        Kernel(
+            name=f"conv2d_1x1_s8_{_layout.name.lower()}",
+            op=(Conv2D, DepthwiseConv2D),
+            template="conv2d_pointwise_s8.c.j2",
+            refuse=partial(_refuse_pointwise, layout=_layout),
+            cost=partial(_pointwise_cost, layout=_layout),
+            context=partial(_product_context, layout=_layout),
+        )
     )
-)
-register(
-    Kernel(
-        name="conv2d_column_s8_pairs",
-        op=(Conv2D, DepthwiseConv2D),
-        template="conv2d_column_s8.c.j2",
-        refuse=_refuse_product,
-        cost=_column_cost,
-        context=_product_context,
+    register(
+        Kernel(
+            name=f"conv2d_column_s8_{_layout.name.lower()}",
+            op=(Conv2D, DepthwiseConv2D),
+            template="conv2d_column_s8.c.j2",
+            refuse=partial(_refuse_column, layout=_layout),
+            cost=partial(_column_cost, layout=_layout),
+            context=partial(_product_context, layout=_layout),
+        )
     )
-)
 register(
     Kernel(
         name="conv2d_plain_s8",

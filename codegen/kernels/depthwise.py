@@ -16,10 +16,9 @@ from codegen.kernels.context import Array, Context, common
 from codegen.kernels.conv2d import Window, window
 from codegen.kernels.packing import (
     Product,
-    channel_table,
     plain_table,
     product,
-    refuse_channel_table,
+    scaling,
 )
 from codegen.planner import Overlap
 
@@ -50,10 +49,14 @@ class TapGroup:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class DepthwiseContext(Context):
-    """depthwise_planes_s8 and depthwise_plain_s8. `planes` channels are gathered at once."""
+    """depthwise_planes_s8 and depthwise_plain_s8.
+
+    `planes` channels are gathered at once; `scaling` is packing.Scaling.name. Both are for planes.
+    """
 
     window: Window
     depth_multiplier: int
+    scaling: str
     planes: int
     in_zp: int
     out_zp: int
@@ -144,7 +147,7 @@ def _refuse_planes(graph: Graph, op: Op, *, planes: int) -> str | None:
         return f"a kernel of more than {MAX_UNROLLED_WEIGHTS} taps would make too much code"
     if shape.in_c % planes:
         return f"the number of input channels must be a multiple of {planes}"
-    return refuse_channel_table(_layer(graph, op))
+    return None
 
 
 def _planes_cost(graph: Graph, op: Op, *, planes: int) -> Cost:
@@ -154,7 +157,11 @@ def _planes_cost(graph: Graph, op: Op, *, planes: int) -> Cost:
     row_cycles = shape.kh * (
         8 if shape.stride_w == 1 and shape.kw == 3 else 5 * -(-shape.kw // 4) + 2
     )
-    output_cycles = 14 + (row_cycles // 2 if shape.stride_w == 1 and shape.kw == 3 else row_cycles)
+    output_cycles = (
+        2
+        + scaling(_layer(graph, op)).cycles
+        + (row_cycles // 2 if shape.stride_w == 1 and shape.kw == 3 else row_cycles)
+    )
     out_elements = shape.pixels * shape.out_c
     fits_in_place = op.depth_multiplier == 1 and shape.pixels <= shape.in_h * shape.in_w
     return Cost(
@@ -169,7 +176,8 @@ def _planes_context(graph: Graph, op: Op, *, planes: int) -> DepthwiseContext:
     assert isinstance(op, DepthwiseConv2D)
     shape = window(graph, op)
     layer = _layer(graph, op)
-    rows = layer.live_weights.reshape(-1, shape.kh, shape.kw)
+    scales = scaling(layer)
+    rows = scales.weights.reshape(-1, shape.kh, shape.kw)
     rows = np.pad(rows, ((0, 0), (0, 0), (0, -shape.kw % 4)))
     arrays = (
         Array(
@@ -180,12 +188,12 @@ def _planes_context(graph: Graph, op: Op, *, planes: int) -> DepthwiseContext:
         ),
         Array(
             f"{op.name}_channel",
-            "requantize_t",
-            channel_table(layer),
-            "bias, multiplier, round, exponent of each channel",
+            scales.c_type,
+            scales.rows,
+            scales.comment,
         ),
     )
-    return _context(graph, op, layer, arrays, planes, planes * _plane_bytes(shape))
+    return _context(graph, op, layer, arrays, scales.name, planes, planes * _plane_bytes(shape))
 
 
 def _plain_cost(graph: Graph, op: Op) -> Cost:
@@ -215,7 +223,7 @@ def _plain_context(graph: Graph, op: Op) -> DepthwiseContext:
             "bias, multiplier, shift of each channel",
         ),
     )
-    return _context(graph, op, layer, arrays, 0, 0)
+    return _context(graph, op, layer, arrays, "", 0, 0)
 
 
 def _context(
@@ -223,6 +231,7 @@ def _context(
     op: DepthwiseConv2D,
     layer: Product,
     arrays: tuple[Array, ...],
+    scaling_name: str,
     planes: int,
     scratch_bytes: int,
 ) -> DepthwiseContext:
@@ -231,6 +240,7 @@ def _context(
         **common(graph, op, arrays, scratch_bytes=scratch_bytes),
         window=window(graph, op),
         depth_multiplier=op.depth_multiplier,
+        scaling=scaling_name,
         planes=planes,
         in_zp=quant.in_zp,
         out_zp=quant.out_zp,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -11,15 +12,16 @@ from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Array, Context, common
 from codegen.kernels.conv2d import conv_weights, window
 from codegen.kernels.packing import (
+    Layout,
     Product,
-    channel_table,
     column_order,
-    pack_pairs,
     pack_tiles,
+    pack_words,
+    pair_segment,
     plain_table,
     product,
-    refuse_channel_table,
     refuse_pairs,
+    scaling,
 )
 
 #: Outputs whose sums are computed together.
@@ -28,8 +30,13 @@ TILE = 8
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class DenseContext(Context):
-    """fully_connected_s8 and fully_connected_plain_s8. `rows` is the batch."""
+    """fully_connected_s8 and fully_connected_plain_s8.
 
+    `rows` is the batch; `layout` and `scaling` (packing.Scaling.name) are for the former.
+    """
+
+    layout: Layout | None
+    scaling: str
     rows: int
     in_features: int
     out_features: int
@@ -83,46 +90,48 @@ def _refuse_small_window(graph: Graph, op: Op) -> str | None:
     return None
 
 
-def _refuse_pairs(graph: Graph, op: Op) -> str | None:
+def _refuse_words(graph: Graph, op: Op, *, layout: Layout) -> str | None:
     reason = _refuse_small_window(graph, op)
-    if reason is None:
-        layer = _layer(graph, op)
-        reason = refuse_pairs(layer) or refuse_channel_table(layer)
+    if reason is None and layout is Layout.PAIRS:
+        weights = scaling(_layer(graph, op)).weights
+        reason = refuse_pairs(weights)
+        if reason is None and pair_segment(weights) < weights.shape[1]:
+            reason = "the sum of a channel may need more than 24 bits"
     return reason
 
 
-def _pairs_cost(graph: Graph, op: Op) -> Cost:
+def _words_cost(graph: Graph, op: Op, *, layout: Layout) -> Cost:
     rows, in_features, out_features = _features(graph, op)
     words = -(-in_features // 4)
     tiles, left = divmod(out_features, TILE)
     pairs_left = -(-left // 2)
     channels = out_features + out_features % 2
+    # BYTES expands two words more per pair of channels.
+    tile_cycles, pair_cycles = (40, 14) if layout is Layout.PAIRS else (48, 16)
+    sum_cycles = tiles * (tile_cycles * words + 24) + pairs_left * (pair_cycles * words + 16)
     return Cost(
-        cycles=rows * (tiles * (40 * words + 120) + pairs_left * (14 * words + 40)),
+        cycles=rows * (sum_cycles + out_features * scaling(_layer(graph, op)).cycles),
         flash_bytes=channels * words * 4 + 16 * out_features + 500,
     )
 
 
-def _pairs_context(graph: Graph, op: Op) -> DenseContext:
+def _words_context(graph: Graph, op: Op, *, layout: Layout) -> DenseContext:
     layer = _layer(graph, op)
+    scales = scaling(layer)
     out_features, in_features = layer.weights.shape
-    padded = np.pad(layer.live_weights, ((0, 0), (0, -in_features % 4)))
-    words = pack_pairs(padded[:, column_order((padded.shape[1],))])
+    padded = np.pad(scales.weights, ((0, 0), (0, -in_features % 4)))
+    words = pack_words(padded[:, column_order((padded.shape[1],))], layout)
     arrays = (
         Array(
             f"{op.name}_weight",
             "uint32_t",
             pack_tiles(words, tiles=out_features // TILE, tile_pairs=TILE // 2, step=2),
-            "outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step)",
+            f"outputs in pairs ({layout}); tiles of four pairs, two words of each in turns"
+            " (dot_8x1_step)",
         ),
-        Array(
-            f"{op.name}_channel",
-            "requantize_t",
-            channel_table(layer),
-            "bias, multiplier, round, exponent of each output",
-        ),
+        Array(f"{op.name}_channel", scales.c_type, scales.rows, scales.comment),
     )
-    return _context(graph, op, layer, arrays)
+    return _context(graph, op, layer, arrays, layout, scales.name)
 
 
 def _plain_cost(graph: Graph, op: Op) -> Cost:
@@ -150,14 +159,23 @@ def _plain_context(graph: Graph, op: Op) -> DenseContext:
             "bias, multiplier, shift of each output",
         ),
     )
-    return _context(graph, op, layer, arrays)
+    return _context(graph, op, layer, arrays, None, "")
 
 
-def _context(graph: Graph, op: Op, layer: Product, arrays: tuple[Array, ...]) -> DenseContext:
+def _context(
+    graph: Graph,
+    op: Op,
+    layer: Product,
+    arrays: tuple[Array, ...],
+    layout: Layout | None,
+    scaling_name: str,
+) -> DenseContext:
     rows, in_features, out_features = _features(graph, op)
     quant = layer.quant
     return DenseContext(
         **common(graph, op, arrays),
+        layout=layout,
+        scaling=scaling_name,
         rows=rows,
         in_features=in_features,
         out_features=out_features,
@@ -168,16 +186,17 @@ def _context(graph: Graph, op: Op, layer: Product, arrays: tuple[Array, ...]) ->
     )
 
 
-register(
-    Kernel(
-        name="fully_connected_s8_pairs",
-        op=(FullyConnected, Conv2D),
-        template="fully_connected_s8.c.j2",
-        refuse=_refuse_pairs,
-        cost=_pairs_cost,
-        context=_pairs_context,
+for _layout in Layout:
+    register(
+        Kernel(
+            name=f"fully_connected_s8_{_layout.name.lower()}",
+            op=(FullyConnected, Conv2D),
+            template="fully_connected_s8.c.j2",
+            refuse=partial(_refuse_words, layout=_layout),
+            cost=partial(_words_cost, layout=_layout),
+            context=partial(_words_context, layout=_layout),
+        )
     )
-)
 register(
     Kernel(
         name="fully_connected_plain_s8",

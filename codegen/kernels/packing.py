@@ -5,6 +5,7 @@ The C side of each layout is described in firmware/kernels/{column,dot_s8,requan
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +78,7 @@ class Product:
 
     @property
     def live_weights(self) -> Int8s:
-        """The weights with those of constant channels set to 0: channel_table makes up for them."""
+        """The weights with those of constant channels set to 0, which requantize_t makes up for."""
         live: Int8s = np.where(self.is_constant[:, None], np.int8(0), self.weights)
         return live
 
@@ -112,14 +113,36 @@ def column_order(runs: tuple[int, ...]) -> NDArray[np.intp]:
     return np.array(order, np.intp)
 
 
-def refuse_pairs(layer: Product) -> str | None:
-    """Why these weights cannot be packed in pairs of channels, or None."""
-    low, high = _channel_pairs(layer.live_weights)
+class Layout(enum.StrEnum):
+    """How a word holds two elements of two channels, by its name in dot_s8.h."""
+
+    PAIRS = "DOT_PAIRS"
+    BYTES = "DOT_BYTES"
+
+
+def refuse_pairs(weights: Int8s) -> str | None:
+    """Why weights (out_c, depth) cannot be laid out as PAIRS, or None."""
+    low, high = _channel_pairs(weights)
     if np.any(high.astype(np.int64) - (low < 0) < -128):
         return "a weight of -128 stands beside a negative one in the pair of channels"
-    if np.any(np.abs(high.astype(np.int64)).sum(axis=1) * MAX_MAGNITUDE >= PAIR_SUM_LIMIT):
-        return "the sum of a channel may need more than 24 bits"
     return None
+
+
+def pair_segment(weights: Int8s) -> int:
+    """The most elements whose sums fit 24 bits in every pair: all of them, or a power of two.
+
+    Args:
+        weights: (out_c, depth) in the order in which they are multiplied.
+    """
+    _, high = _channel_pairs(weights)
+    magnitudes = np.abs(high.astype(np.int64))
+    depth = int(weights.shape[1])
+    segment = depth
+    starts = np.array([0])
+    while np.any(np.add.reduceat(magnitudes, starts, axis=1) * MAX_MAGNITUDE >= PAIR_SUM_LIMIT):
+        segment = 1 << ((segment - 1).bit_length() - 1)
+        starts = np.arange(0, depth, segment)
+    return segment
 
 
 def _channel_pairs(weights: Int8s) -> tuple[Int8s, Int8s]:
@@ -129,11 +152,14 @@ def _channel_pairs(weights: Int8s) -> tuple[Int8s, Int8s]:
     return padded[0::2], padded[1::2]
 
 
-def pack_pairs(weights: Int8s) -> NDArray[np.uint32]:
+def pack_words(weights: Int8s, layout: Layout) -> NDArray[np.uint32]:
     """Words of dot_s8.h: (ceil(out_c / 2), depth / 2), two elements of two channels each."""
     low, high = _channel_pairs(weights)
-    halves = ((high.astype(np.int32) << 8) + low.astype(np.int32)).astype(np.int16)
-    return np.ascontiguousarray(halves).view("<u4").astype(np.uint32)
+    if layout is Layout.PAIRS:
+        halves = (high.astype(np.int32) << 8) + low
+    else:
+        halves = (high.astype(np.int32) << 8) | (low.astype(np.int32) & 0xFF)
+    return np.ascontiguousarray(halves.astype("<i2")).view("<u4").astype(np.uint32)
 
 
 def pack_tiles(
@@ -153,22 +179,61 @@ def pack_tiles(
     return np.concatenate([in_turns, words[tiled:].reshape(-1)])
 
 
-def refuse_channel_table(layer: Product) -> str | None:
-    """Why requantize_channel cannot be used for this layer, or None."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaling:
+    """How the sums of a layer become outputs, by one of two structs of requantize.h.
+
+    Args:
+        name: what the names of the C type and its functions start with: "requantize" where it can
+            be used, else "rescale", which is slower.
+        rows: (out_c, 4), the structs.
+        comment: what is in them.
+        weights: (out_c, depth), what the sums are made of.
+        cycles: estimate for one output.
+    """
+
+    name: str
+    rows: NDArray[np.int32]
+    comment: str
+    weights: Int8s
+    cycles: int
+
+    @property
+    def c_type(self) -> str:
+        """Of the table's elements."""
+        return f"{self.name}_t"
+
+
+def scaling(layer: Product) -> Scaling:
+    """The quickest way from sums to outputs."""
+    if _is_requantizable(layer):
+        return Scaling(
+            "requantize",
+            _requantize_rows(layer),
+            "bias, multiplier, round, exponent of each channel",
+            layer.live_weights,
+            12,
+        )
+    return Scaling(
+        "rescale",
+        _rescale_rows(layer),
+        "bias, multiplier, shift, zero point of each channel",
+        layer.weights,
+        30,
+    )
+
+
+def _is_requantizable(layer: Product) -> bool:
+    """Whether requantize_channel is exact: sums of up to 31 bits, scales of 2^-22 to 0.5."""
     varies = ~layer.is_constant
     lowest, highest = layer.sum_range
     exponents = -layer.quant.shift[varies]
-    if np.any(np.maximum(-lowest, highest)[varies] >= SUM_LIMIT):
-        return "a sum may need more than 31 bits"
-    if np.any(exponents < 1):
-        return "a scale is 0.5 or more"
-    if np.any(exponents > MAX_EXPONENT):
-        return f"a scale is below 2^-{MAX_EXPONENT}"
-    return None
+    fits = np.maximum(-lowest, highest)[varies] < SUM_LIMIT
+    return bool(np.all(fits & (exponents >= 1) & (exponents <= MAX_EXPONENT)))
 
 
-def channel_table(layer: Product) -> NDArray[np.int32]:
-    """(out_c, 4): bias, multiplier, round, exponent of each channel, the struct requantize_t.
+def _requantize_rows(layer: Product) -> NDArray[np.int32]:
+    """(out_c, 4): bias, multiplier, round, exponent.
 
     A channel whose output is constant gets a multiplier of 0, and the value through `round`.
     """
@@ -179,6 +244,14 @@ def channel_table(layer: Product) -> NDArray[np.int32]:
     multiplier = np.where(is_constant, 0, layer.quant.multiplier)
     bias = np.where(is_constant, 0, layer.bias)
     return np.stack([bias, multiplier, rounding, exponent], axis=1).astype(np.int32)
+
+
+def _rescale_rows(layer: Product) -> NDArray[np.int32]:
+    """(out_c, 4): bias, multiplier, shift, zero point."""
+    quant = layer.quant
+    zero_point = np.full_like(quant.shift, quant.out_zp)
+    bias = fixed_point.wrap_int32(layer.bias)
+    return np.stack([bias, quant.multiplier, quant.shift, zero_point], axis=1).astype(np.int32)
 
 
 def plain_table(layer: Product) -> NDArray[np.int32]:

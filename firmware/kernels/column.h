@@ -48,4 +48,28 @@ static inline int16_t *column_copy_padded(int16_t *column, const int8_t *in, int
     return column + count;
 }
 
+/* `count` elements of the input's zero point; count is a multiple of 4. */
+static inline int16_t *column_fill(int16_t *column, int32_t count, int32_t zero_point)
+{
+    uint32_t two = pack_s16(zero_point, zero_point);
+
+    for (int32_t i = 0; i < count; i += 4) {
+        store_u32(&column[i], two);
+        store_u32(&column[i + 2], two);
+    }
+    return column + count;
+}
+
+/* As column_copy_padded where first, last and count are multiples of 4: no group is partly in the image. */
+static inline int16_t *column_copy_padded_groups(int16_t *column, const int8_t *in, int32_t offset, int32_t first,
+                                                 int32_t last, int32_t count, int32_t zero_point)
+{
+    if (first >= last) {
+        return column_fill(column, count, zero_point);
+    }
+    column = column_fill(column, first, zero_point);
+    column = column_copy(column, &in[offset + first], last - first);
+    return column_fill(column, count - last, zero_point);
+}
+
 #endif

@@ -1,12 +1,14 @@
 /*
  * dot_s8.h: sums of products of activations and weights, several output channels and pixels at once.
  *
- * Weights of two channels a and b are packed by the generator so that a word costs one instruction instead of two:
+ * A word holds two elements of two channels a and b, in one of two layouts that the generator makes
+ * (codegen/kernels/packing.py):
  *
- *   half-word k of a word = 256 * b[k] + a[k]      (needs b[k] - (a[k] < 0) >= -128)
- *
- * SXTB16 of the word gives (a[k], a[k + 1]); the word itself, used as it is, gives 256 * sum(b * x) + sum(a * x), from which
- * sum(b * x) follows exactly as long as it fits 24 bits. The generator checks both conditions (codegen/kernels/packing.py).
+ *   DOT_PAIRS   half-word k = 256 * b[k] + a[k]. Needs b[k] - (a[k] < 0) >= -128. SXTB16 gives (a[k], a[k + 1]); the word as
+ *               it is gives 256 * sum(b * x) + sum(a * x), from which sum(b * x) follows as long as it fits 24 bits. One
+ *               instruction per word instead of two.
+ *   DOT_BYTES   bytes a[k], b[k], a[k + 1], b[k + 1]: SXTB16 gives those of a, SXTB16 rotated by 8 those of b. Any weights,
+ *               any depth: sums wrap around as int32 does.
  *
  * In the names c0 is channel 0, p1 is pixel 1. Sums leave out the bias.
  */
@@ -25,10 +27,24 @@ DOT_INLINE void dot_step_end(void)
     __asm__ volatile("" ::: "memory");
 }
 
+typedef enum { DOT_PAIRS, DOT_BYTES } dot_layout_t; /* a constant wherever it is an argument */
+
+/* What channel b of a word is multiplied as. */
+DOT_INLINE uint32_t dot_b(uint32_t word, dot_layout_t layout)
+{
+    return layout == DOT_BYTES ? sxtb16_ror8(word) : word;
+}
+
 /* sum(b * x) from the packed sum 256 * sum(b * x) + sum(a * x); the difference may have wrapped around. */
 DOT_INLINE int32_t dot_high(int32_t packed, int32_t low)
 {
     return (int32_t)((uint32_t)packed - (uint32_t)low) >> 8;
+}
+
+/* sum(b * x) from what was summed up with dot_b, and sum(a * x). */
+DOT_INLINE int32_t dot_b_sum(int32_t sum, int32_t sum_a, dot_layout_t layout)
+{
+    return layout == DOT_BYTES ? sum : dot_high(sum, sum_a);
 }
 
 /* Four channels, two pixels. */
@@ -36,50 +52,75 @@ typedef struct {
     int32_t c0p0, c0p1, c1p0, c1p1, c2p0, c2p1, c3p0, c3p1;
 } dot_4x2_t;
 
-/* Two elements deep: 16 products. weights: a word for channels 0 and 1, a word for channels 2 and 3. Each word is used packed
- * first and then expanded in the same register: sums, operands and two pointers just fill the register file. */
-DOT_INLINE void dot_4x2_step(dot_4x2_t *sum, const uint32_t *weights, const int16_t *pixel0, const int16_t *pixel1)
+/* Two elements deep: 16 products. weights: a word for channels 0 and 1, a word for channels 2 and 3. Each word is used for its
+ * second channel first and then expanded in the same register: sums, operands and two pointers just fill the register file. */
+DOT_INLINE void dot_4x2_step(dot_4x2_t *sum, const uint32_t *weights, const int16_t *pixel0, const int16_t *pixel1,
+                             dot_layout_t layout)
 {
     uint32_t x0 = load_u32(pixel0);
     uint32_t x1 = load_u32(pixel1);
     uint32_t w01 = weights[0];
     uint32_t w23 = weights[1];
+    uint32_t b = dot_b(w01, layout);
 
-    sum->c1p0 = smlad(w01, x0, sum->c1p0);
-    sum->c1p1 = smlad(w01, x1, sum->c1p1);
+    sum->c1p0 = smlad(b, x0, sum->c1p0);
+    sum->c1p1 = smlad(b, x1, sum->c1p1);
     w01 = sxtb16(w01);
     sum->c0p0 = smlad(w01, x0, sum->c0p0);
     sum->c0p1 = smlad(w01, x1, sum->c0p1);
-    sum->c3p0 = smlad(w23, x0, sum->c3p0);
-    sum->c3p1 = smlad(w23, x1, sum->c3p1);
+    b = dot_b(w23, layout);
+    sum->c3p0 = smlad(b, x0, sum->c3p0);
+    sum->c3p1 = smlad(b, x1, sum->c3p1);
     w23 = sxtb16(w23);
     sum->c2p0 = smlad(w23, x0, sum->c2p0);
     sum->c2p1 = smlad(w23, x1, sum->c2p1);
     dot_step_end();
 }
 
-/* column: `depth` int16 of pixel 0, then as many of pixel 1; depth is even. weights: depth words. */
-DOT_INLINE dot_4x2_t dot_4x2(const uint32_t *weights, const int16_t *column, int32_t depth)
+/* column: `depth` int16 of pixel 0, and `apart` elements further on as many of pixel 1; depth is even. weights: depth words. */
+DOT_INLINE dot_4x2_t dot_4x2(const uint32_t *weights, const int16_t *column, int32_t apart, int32_t depth, dot_layout_t layout)
 {
     dot_4x2_t sum = {0, 0, 0, 0, 0, 0, 0, 0};
     int32_t blocks = depth / 8;
 
     for (; blocks > 0; blocks--) {
-        dot_4x2_step(&sum, weights, column, column + depth);
-        dot_4x2_step(&sum, weights + 2, column + 2, column + depth + 2);
-        dot_4x2_step(&sum, weights + 4, column + 4, column + depth + 4);
-        dot_4x2_step(&sum, weights + 6, column + 6, column + depth + 6);
+        dot_4x2_step(&sum, weights, column, column + apart, layout);
+        dot_4x2_step(&sum, weights + 2, column + 2, column + apart + 2, layout);
+        dot_4x2_step(&sum, weights + 4, column + 4, column + apart + 4, layout);
+        dot_4x2_step(&sum, weights + 6, column + 6, column + apart + 6, layout);
         weights += 8;
         column += 8;
     }
 #pragma GCC unroll 3
     for (int32_t k = 0; k < depth % 8; k += 2) {
-        dot_4x2_step(&sum, weights + k, column + k, column + depth + k);
+        dot_4x2_step(&sum, weights + k, column + k, column + apart + k, layout);
     }
-    sum.c1p0 = dot_high(sum.c1p0, sum.c0p0);
-    sum.c1p1 = dot_high(sum.c1p1, sum.c0p1);
-    sum.c3p0 = dot_high(sum.c3p0, sum.c2p0);
-    sum.c3p1 = dot_high(sum.c3p1, sum.c2p1);
+    sum.c1p0 = dot_b_sum(sum.c1p0, sum.c0p0, layout);
+    sum.c1p1 = dot_b_sum(sum.c1p1, sum.c0p1, layout);
+    sum.c3p0 = dot_b_sum(sum.c3p0, sum.c2p0, layout);
+    sum.c3p1 = dot_b_sum(sum.c3p1, sum.c2p1, layout);
+    return sum;
+}
+
+/* As dot_4x2 in DOT_PAIRS, for columns whose sums may need more than 24 bits, which those of `segment` elements do not. */
+DOT_INLINE dot_4x2_t dot_4x2_segments(const uint32_t *weights, const int16_t *column, int32_t apart, int32_t depth,
+                                      int32_t segment)
+{
+    dot_4x2_t sum = {0, 0, 0, 0, 0, 0, 0, 0};
+
+    for (int32_t start = 0; start < depth; start += segment) {
+        int32_t length = depth - start < segment ? depth - start : segment;
+        dot_4x2_t part = dot_4x2(weights + start, column + start, apart, length, DOT_PAIRS);
+
+        sum.c0p0 = add_wrapping(sum.c0p0, part.c0p0);
+        sum.c0p1 = add_wrapping(sum.c0p1, part.c0p1);
+        sum.c1p0 = add_wrapping(sum.c1p0, part.c1p0);
+        sum.c1p1 = add_wrapping(sum.c1p1, part.c1p1);
+        sum.c2p0 = add_wrapping(sum.c2p0, part.c2p0);
+        sum.c2p1 = add_wrapping(sum.c2p1, part.c2p1);
+        sum.c3p0 = add_wrapping(sum.c3p0, part.c3p0);
+        sum.c3p1 = add_wrapping(sum.c3p1, part.c3p1);
+    }
     return sum;
 }
 
@@ -89,24 +130,43 @@ typedef struct {
 } dot_2x2_t;
 
 /* As dot_4x2, for the channels that are left over. weights: depth / 2 words. */
-DOT_INLINE dot_2x2_t dot_2x2(const uint32_t *weights, const int16_t *column, int32_t depth)
+DOT_INLINE dot_2x2_t dot_2x2(const uint32_t *weights, const int16_t *column, int32_t apart, int32_t depth, dot_layout_t layout)
 {
     dot_2x2_t sum = {0, 0, 0, 0};
 
 #pragma GCC unroll 2
     for (int32_t k = 0; k < depth; k += 2) {
         uint32_t x0 = load_u32(column + k);
-        uint32_t x1 = load_u32(column + depth + k);
-        uint32_t w1 = *weights++;
-        uint32_t w0 = sxtb16(w1);
+        uint32_t x1 = load_u32(column + apart + k);
+        uint32_t word = *weights++;
+        uint32_t b = dot_b(word, layout);
+        uint32_t a = sxtb16(word);
 
-        sum.c1p0 = smlad(w1, x0, sum.c1p0);
-        sum.c1p1 = smlad(w1, x1, sum.c1p1);
-        sum.c0p0 = smlad(w0, x0, sum.c0p0);
-        sum.c0p1 = smlad(w0, x1, sum.c0p1);
+        sum.c1p0 = smlad(b, x0, sum.c1p0);
+        sum.c1p1 = smlad(b, x1, sum.c1p1);
+        sum.c0p0 = smlad(a, x0, sum.c0p0);
+        sum.c0p1 = smlad(a, x1, sum.c0p1);
     }
-    sum.c1p0 = dot_high(sum.c1p0, sum.c0p0);
-    sum.c1p1 = dot_high(sum.c1p1, sum.c0p1);
+    sum.c1p0 = dot_b_sum(sum.c1p0, sum.c0p0, layout);
+    sum.c1p1 = dot_b_sum(sum.c1p1, sum.c0p1, layout);
+    return sum;
+}
+
+/* As dot_4x2_segments, for the channels that are left over. */
+DOT_INLINE dot_2x2_t dot_2x2_segments(const uint32_t *weights, const int16_t *column, int32_t apart, int32_t depth,
+                                      int32_t segment)
+{
+    dot_2x2_t sum = {0, 0, 0, 0};
+
+    for (int32_t start = 0; start < depth; start += segment) {
+        int32_t length = depth - start < segment ? depth - start : segment;
+        dot_2x2_t part = dot_2x2(weights + start / 2, column + start, apart, length, DOT_PAIRS);
+
+        sum.c0p0 = add_wrapping(sum.c0p0, part.c0p0);
+        sum.c0p1 = add_wrapping(sum.c0p1, part.c0p1);
+        sum.c1p0 = add_wrapping(sum.c1p0, part.c1p0);
+        sum.c1p1 = add_wrapping(sum.c1p1, part.c1p1);
+    }
     return sum;
 }
 
@@ -116,8 +176,8 @@ typedef struct {
 } dot_8x1_t;
 
 /* Four elements deep, activations as int8: 32 products. weights: per pair of channels a word for x0 and x2, a word for x1
- * and x3. */
-DOT_INLINE void dot_8x1_step(dot_8x1_t *sum, const uint32_t *weights, uint32_t x)
+ * and x3. The sums of channels 1, 3, 5, 7 are for dot_b_sum. */
+DOT_INLINE void dot_8x1_step(dot_8x1_t *sum, const uint32_t *weights, uint32_t x, dot_layout_t layout)
 {
     uint32_t even = sxtb16(x);
     uint32_t odd = sxtb16_ror8(x);
@@ -127,8 +187,8 @@ DOT_INLINE void dot_8x1_step(dot_8x1_t *sum, const uint32_t *weights, uint32_t x
         uint32_t w02 = weights[2 * pair];
         uint32_t w13 = weights[2 * pair + 1];
 
-        sum->c[2 * pair + 1] = smlad(w02, even, sum->c[2 * pair + 1]);
-        sum->c[2 * pair + 1] = smlad(w13, odd, sum->c[2 * pair + 1]);
+        sum->c[2 * pair + 1] = smlad(dot_b(w02, layout), even, sum->c[2 * pair + 1]);
+        sum->c[2 * pair + 1] = smlad(dot_b(w13, layout), odd, sum->c[2 * pair + 1]);
         w02 = sxtb16(w02);
         w13 = sxtb16(w13);
         sum->c[2 * pair] = smlad(w02, even, sum->c[2 * pair]);
@@ -143,14 +203,14 @@ typedef struct {
 } dot_2x1_t;
 
 /* As dot_8x1_step, for the channels that are left over. weights: two words. */
-DOT_INLINE void dot_2x1_step(dot_2x1_t *sum, const uint32_t *weights, uint32_t x)
+DOT_INLINE void dot_2x1_step(dot_2x1_t *sum, const uint32_t *weights, uint32_t x, dot_layout_t layout)
 {
     uint32_t even = sxtb16(x);
     uint32_t odd = sxtb16_ror8(x);
 
-    sum->c[1] = smlad(weights[0], even, sum->c[1]);
+    sum->c[1] = smlad(dot_b(weights[0], layout), even, sum->c[1]);
     sum->c[0] = smlad(sxtb16(weights[0]), even, sum->c[0]);
-    sum->c[1] = smlad(weights[1], odd, sum->c[1]);
+    sum->c[1] = smlad(dot_b(weights[1], layout), odd, sum->c[1]);
     sum->c[0] = smlad(sxtb16(weights[1]), odd, sum->c[0]);
 }
 

@@ -35,6 +35,12 @@ static inline uint32_t pack_s16(int32_t lo, int32_t hi)
     return ((uint32_t)lo & 0xFFFFu) | ((uint32_t)hi << 16);
 }
 
+/* a + b, wrapping around as the sums of SMLAD do. */
+static inline int32_t add_wrapping(int32_t a, int32_t b)
+{
+    return (int32_t)((uint32_t)a + (uint32_t)b);
+}
+
 #if defined(__ARM_FEATURE_DSP)
 
 /* sum + a.lo * b.lo + a.hi * b.hi */
@@ -95,12 +101,6 @@ static inline int32_t lo_s16(uint32_t word)
 static inline int32_t hi_s16(uint32_t word)
 {
     return (int16_t)(uint16_t)(word >> 16);
-}
-
-/* Sums wrap as the instructions do: the pair packing of dot_s8.h relies on it. */
-static inline int32_t add_wrapping(int32_t a, int32_t b)
-{
-    return (int32_t)((uint32_t)a + (uint32_t)b);
 }
 
 static inline int32_t smlabb(uint32_t a, uint32_t b, int32_t sum)

@@ -116,4 +116,32 @@ static inline int32_t requantize_channel(int32_t sum, requantize_t channel)
     return requantize_biased(sum + channel.bias, channel);
 }
 
+/*
+ * As requantize_t, for any sum and any scale (rescale_channel takes about 15 cycles more than requantize_channel).
+ *
+ * bias:       of the layer, with the input's zero point folded in, wrapped around as int32 does
+ * multiplier: Q31
+ * shift:      as in requantize
+ * zero_point: of the output
+ */
+typedef struct {
+    int32_t bias;
+    int32_t multiplier;
+    int32_t shift;
+    int32_t zero_point;
+} rescale_t;
+
+/* requantize(sum, multiplier, shift) + output zero point of a sum that holds the bias. What lies beyond +-1023 saturates int8
+ * with any zero point; it is cut off so that the addition cannot overflow. */
+static inline int32_t rescale_biased(int32_t sum, rescale_t channel)
+{
+    return clamp(requantize(sum, channel.multiplier, channel.shift), -1024, 1023) + channel.zero_point;
+}
+
+/* As rescale_biased, of a sum that leaves out the bias. */
+static inline int32_t rescale_channel(int32_t sum, rescale_t channel)
+{
+    return rescale_biased(add_wrapping(sum, channel.bias), channel);
+}
+
 #endif

@@ -60,6 +60,12 @@ def lowest(weights: np.ndarray) -> None:
     weights[...] = -128
 
 
+def lowest_above_zero(weights: np.ndarray) -> None:
+    """-128 in every second channel, beside 0 or more: the most that pairs take."""
+    weights[...] = np.abs(weights.astype(np.int64))
+    weights[1::2] = -128
+
+
 def highest(weights: np.ndarray) -> None:
     weights[...] = 127
 
@@ -68,6 +74,11 @@ def some_dead_channels(weights: np.ndarray) -> None:
     axis = 3 if weights.shape[0] == 1 else 0
     np.moveaxis(weights, axis, 0)[::2] = 0
 
+
+#: Of outputs, so that factors are from far above 1 to far below 2^-22, 0.5 to 1 among them.
+SCALES = (1e-8, 1e-5, 1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 1e-3, 2e-3, 1e4, 1e6, 1e8)
+#: Of which the sum wraps around, or nearly.
+BIASES = (2**30, 2**31 - 1)
 
 CONV_CASES: list[Case] = [
     *(conv((1, 1, 1, c), out_c, (1, 1)) for c, out_c in itertools.product((1, 3, 4), (1, 2, 5))),
@@ -93,8 +104,18 @@ CONV_CASES: list[Case] = [
     with_weights(conv((1, 3, 3, 4), 4, (1, 1)), highest, bias=2**31 - 1),
     with_weights(conv((1, 3, 3, 8), 7, (1, 1)), some_dead_channels, bias=2**31 - 1),
     with_weights(conv((1, 3, 3, 8), 7, (3, 3)), some_dead_channels),
-    conv((1, 3, 3, 4), 4, (1, 1), out_quant=zero_point(5, 1e-5)),
-    conv((1, 3, 3, 4), 4, (1, 1), out_quant=zero_point(-7, 1e6)),
+    *(conv((1, 3, 3, 4), 5, (1, 1), out_quant=zero_point(-7, scale)) for scale in SCALES),
+    *(conv((1, 3, 3, 4), 4, (3, 3), out_quant=zero_point(127, scale)) for scale in SCALES[:5]),
+    *(
+        with_weights(conv((1, 3, 3, 4), 4, (1, 1), out_quant=zero_point(5, scale)), lowest, bias=b)
+        for scale, b in itertools.product((1e-5, 3e-4, 1e6), BIASES)
+    ),
+    # Runs over the edge of the image, in whole groups of four.
+    *(
+        conv((1, 4, 5, 8), 2, kernel, dilation=d)
+        for kernel, d in (((3, 5), (1, 1)), ((3, 3), (2, 3)))
+    ),
+    conv((1, 2, 2, 4), 3, (5, 5), padding=ir.Padding(top=4, bottom=4, left=4, right=4)),
 ]
 
 DEPTHWISE_CASES: list[Case] = [
@@ -116,7 +137,8 @@ DEPTHWISE_CASES: list[Case] = [
     with_weights(depthwise((1, 4, 4, 4), (3, 3), -128), lowest, bias=2**20),
     with_weights(depthwise((1, 4, 4, 4), (3, 3)), highest, bias=2**31 - 1),
     with_weights(depthwise((1, 4, 4, 8), (3, 3)), some_dead_channels, bias=2**31 - 1),
-    depthwise((1, 4, 4, 4), (3, 3), out_quant=zero_point(5, 1e-5)),
+    *(depthwise((1, 4, 4, 4), (3, 3), out_quant=zero_point(5, scale)) for scale in SCALES),
+    with_weights(depthwise((1, 4, 4, 4), (2, 5), out_quant=zero_point(5, 1e-5)), lowest, 2**31 - 1),
 ]
 
 DENSE_CASES: list[Case] = [
@@ -129,7 +151,24 @@ DENSE_CASES: list[Case] = [
     with_weights(dense((1, 700), 8, -128), highest),
     with_weights(dense((1, 8), 9), highest, bias=2**31 - 1),
     with_weights(dense((1, 8), 9), some_dead_channels, bias=2**31 - 1),
-    dense((1, 8), 9, out_quant=zero_point(5, 1e-5)),
+    *(dense((1, 8), 9, out_quant=zero_point(5, scale)) for scale in SCALES),
+    *(with_weights(dense((2, 11), 11, out_quant=zero_point(5, 1e-5)), lowest, b) for b in BIASES),
+]
+
+#: Sums that may need more than 24 bits, with and without channels that are left over.
+DEEP_CASES: list[Case] = [
+    conv((1, 1, 3, 64), 4, (7, 7)),
+    conv((1, 7, 8, 64), 6, (7, 7), padding="VALID"),
+    with_weights(conv((1, 1, 3, 511), 5, (1, 1), 127), lowest),
+    with_weights(conv((1, 1, 3, 520), 6, (1, 1), -128), lowest_above_zero),
+    with_weights(conv((1, 1, 3, 1029), 7, (1, 1)), highest),
+    with_weights(
+        conv((1, 1, 2, 700), 4, (1, 1), out_quant=zero_point(5, 1e-5)), highest, 2**31 - 1
+    ),
+    dense((1, 3136), 9),
+    with_weights(dense((1, 511), 10, 127), lowest_above_zero),
+    with_weights(dense((1, 1030), 10, 127), lowest),
+    with_weights(dense((1, 1030), 9, -128, out_quant=zero_point(5, 1e-5)), highest, 2**31 - 1),
 ]
 
 
@@ -241,6 +280,7 @@ FAMILIES: dict[str, list[Case]] = {
     "conv": CONV_CASES,
     "depthwise": DEPTHWISE_CASES,
     "dense": DENSE_CASES,
+    "deep": DEEP_CASES,
     "pool": POOL_CASES + MEAN_CASES,
     "elementwise": ELEMENTWISE_CASES,
     "movement": MOVEMENT_CASES,

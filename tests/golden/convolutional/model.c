@@ -96,8 +96,8 @@ static inline void conv2d_0_column(const int8_t *in, int32_t pixel, int16_t *col
                 int32_t first = y < 0 || y >= IN_H ? RUN : clamp(-x, 0, RUN);
                 int32_t last = clamp(IN_W - x, 0, RUN);
 
-                column = column_copy_padded(column, in, (y * IN_W + x) * IN_C, first * IN_C, last * IN_C, RUN * IN_C,
-                                            IN_ZP);
+                column = column_copy_padded(column, in, (y * IN_W + x) * IN_C, first * IN_C, last * IN_C,
+                    RUN * IN_C, IN_ZP);
             }
         }
         return;
@@ -135,7 +135,7 @@ static void conv2d_0(const int8_t *in, int8_t *out, int16_t *column)
         const requantize_t *channel = conv2d_0_channel;
 
         for (int32_t c = 0; c < 4; c += 4) {
-            dot_4x2_t sum = dot_4x2(weight, column, DEPTH);
+            dot_4x2_t sum = dot_4x2(weight, column, DEPTH, DEPTH, DOT_PAIRS);
             requantize_t to_out;
 
             to_out = channel[0];
@@ -286,7 +286,7 @@ static void conv2d_2(const int8_t *in, int8_t *out, int16_t *column)
         const requantize_t *channel = conv2d_2_channel;
 
         for (int32_t c = 0; c < 4; c += 4) {
-            dot_4x2_t sum = dot_4x2(weight, column, DEPTH);
+            dot_4x2_t sum = dot_4x2(weight, column, DEPTH, DEPTH, DOT_PAIRS);
             requantize_t to_out;
 
             to_out = channel[0];
@@ -307,7 +307,7 @@ static void conv2d_2(const int8_t *in, int8_t *out, int16_t *column)
             out1 += 4;
         }
         {
-            dot_2x2_t sum = dot_2x2(weight, column, DEPTH);
+            dot_2x2_t sum = dot_2x2(weight, column, DEPTH, DEPTH, DOT_PAIRS);
             requantize_t to_out;
 
             to_out = channel[0];
@@ -319,7 +319,7 @@ static void conv2d_2(const int8_t *in, int8_t *out, int16_t *column)
             weight += DEPTH / 2;
         }
         {
-            dot_2x2_t sum = dot_2x2(weight, column, DEPTH);
+            dot_2x2_t sum = dot_2x2(weight, column, DEPTH, DEPTH, DOT_PAIRS);
             requantize_t to_out;
 
             to_out = channel[2];
@@ -402,14 +402,14 @@ static void dense_5(const int8_t *restrict in, int8_t *restrict out)
             dot_2x1_t sum = { { 0 } };
 
             for (int32_t i = 0; i < WHOLE_WORDS; i++) {
-                dot_2x1_step(&sum, weight, load_u32(&in[4 * i]));
+                dot_2x1_step(&sum, weight, load_u32(&in[4 * i]), DOT_PAIRS);
                 weight += 2;
             }
-            dot_2x1_step(&sum, weight, load_tail(&in[4 * WHOLE_WORDS], 3));
+            dot_2x1_step(&sum, weight, load_tail(&in[4 * WHOLE_WORDS], 3), DOT_PAIRS);
             weight += 2;
             *out++ = clamp_s8(requantize_channel(sum.c[0], *channel++), ACT_MIN, ACT_MAX);
             if (left > 1) {
-                int32_t high = dot_high(sum.c[1], sum.c[0]);
+                int32_t high = dot_b_sum(sum.c[1], sum.c[0], DOT_PAIRS);
 
                 *out++ = clamp_s8(requantize_channel(high, *channel++), ACT_MIN, ACT_MAX);
             }

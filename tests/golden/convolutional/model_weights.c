@@ -10,7 +10,7 @@
 
 #include "model.h"
 
-/* 4 channels in pairs, 28 deep; tiles of two pairs; order of dot_4x2 */
+/* 4 channels in pairs (DOT_PAIRS), 28 deep; tiles of two pairs; order of dot_4x2 */
 const uint32_t conv2d_0_weight[28] MODEL_WEIGHTS = {
     0x5852F746u, 0x3A31BEB2u, 0xA8A2B700u, 0x02610A78u, 0x9DF85B4Cu, 0x2EDF1CB4u, 0x8C511C9Fu,
     0xDCFD5F38u, 0x89D8F1CEu, 0x191E2481u, 0xA4C70438u, 0x9C54902Au, 0xF77D77C1u, 0xE30928A8u,
@@ -41,7 +41,7 @@ const requantize_t dwconv2d_1_channel[4] MODEL_WEIGHTS = {
     {0, 0, 253, 1},
 };
 
-/* 7 channels in pairs, 4 deep; tiles of two pairs; order of dot_4x2 */
+/* 7 channels in pairs (DOT_PAIRS), 4 deep; tiles of two pairs; order of dot_4x2 */
 const uint32_t conv2d_2_weight[8] MODEL_WEIGHTS = {
     0x5C8FC82Eu, 0x7F084A67u, 0xDB172ED8u, 0xA7446805u, 0x3DCF12EAu, 0x4E82416Fu, 0x00590025u,
     0xFFEBFFA3u,
@@ -58,13 +58,13 @@ const requantize_t conv2d_2_channel[7] MODEL_WEIGHTS = {
     {422, 2094171631, -32, 6},
 };
 
-/* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
+/* outputs in pairs (DOT_PAIRS); tiles of four pairs, two words of each in turns (dot_8x1_step) */
 const uint32_t dense_5_weight[8] MODEL_WEIGHTS = {
     0xB81396D9u, 0xF27C735Du, 0xA8C6B3D7u, 0x00007AA4u, 0x00050004u, 0x00660073u, 0x003E0065u,
     0x00000044u,
 };
 
-/* bias, multiplier, round, exponent of each output */
+/* bias, multiplier, round, exponent of each channel */
 const requantize_t dense_5_channel[3] MODEL_WEIGHTS = {
     {-3821, 2069483885, -39168, 9},
     {-477, 2069483885, -39168, 9},

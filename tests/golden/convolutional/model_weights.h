@@ -13,14 +13,14 @@
 
 #include "requantize.h"
 
-extern const uint32_t conv2d_0_weight[28]; /* 4 channels in pairs, 28 deep; tiles of two pairs; order of dot_4x2 */
+extern const uint32_t conv2d_0_weight[28]; /* 4 channels in pairs (DOT_PAIRS), 28 deep; tiles of two pairs; order of dot_4x2 */
 extern const requantize_t conv2d_0_channel[4]; /* bias, multiplier, round, exponent of each channel */
 extern const int8_t dwconv2d_1_weight[48]; /* (4, 3, 4): kernel rows filled up to whole words */
 extern const requantize_t dwconv2d_1_channel[4]; /* bias, multiplier, round, exponent of each channel */
-extern const uint32_t conv2d_2_weight[8]; /* 7 channels in pairs, 4 deep; tiles of two pairs; order of dot_4x2 */
+extern const uint32_t conv2d_2_weight[8]; /* 7 channels in pairs (DOT_PAIRS), 4 deep; tiles of two pairs; order of dot_4x2 */
 extern const requantize_t conv2d_2_channel[7]; /* bias, multiplier, round, exponent of each channel */
-extern const uint32_t dense_5_weight[8]; /* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
-extern const requantize_t dense_5_channel[3]; /* bias, multiplier, round, exponent of each output */
+extern const uint32_t dense_5_weight[8]; /* outputs in pairs (DOT_PAIRS); tiles of four pairs, two words of each in turns (dot_8x1_step) */
+extern const requantize_t dense_5_channel[3]; /* bias, multiplier, round, exponent of each channel */
 extern const int32_t softmax_6_exp[2]; /* exp(-difference * scale * beta), Q0.31 */
 
 #endif

@@ -67,13 +67,13 @@ static void dense_0(const int8_t *restrict in, int8_t *restrict out)
             dot_8x1_t sum = { { 0 } };
 
             for (int32_t i = 0; i < WHOLE_WORDS; i++) {
-                dot_8x1_step(&sum, weight, load_u32(&in[4 * i]));
+                dot_8x1_step(&sum, weight, load_u32(&in[4 * i]), DOT_PAIRS);
                 weight += 8;
             }
-            dot_8x1_step(&sum, weight, load_tail(&in[4 * WHOLE_WORDS], 2));
+            dot_8x1_step(&sum, weight, load_tail(&in[4 * WHOLE_WORDS], 2), DOT_PAIRS);
             weight += 8;
             for (int32_t i = 0; i < 8; i += 2) {
-                int32_t high = dot_high(sum.c[i + 1], sum.c[i]);
+                int32_t high = dot_b_sum(sum.c[i + 1], sum.c[i], DOT_PAIRS);
 
                 out[i] = clamp_s8(requantize_channel(sum.c[i], channel[i]), ACT_MIN, ACT_MAX);
                 out[i + 1] = clamp_s8(requantize_channel(high, channel[i + 1]), ACT_MIN, ACT_MAX);
@@ -106,12 +106,12 @@ static void dense_1(const int8_t *restrict in, int8_t *restrict out)
             dot_2x1_t sum = { { 0 } };
 
             for (int32_t i = 0; i < WHOLE_WORDS; i++) {
-                dot_2x1_step(&sum, weight, load_u32(&in[4 * i]));
+                dot_2x1_step(&sum, weight, load_u32(&in[4 * i]), DOT_PAIRS);
                 weight += 2;
             }
             *out++ = clamp_s8(requantize_channel(sum.c[0], *channel++), ACT_MIN, ACT_MAX);
             if (left > 1) {
-                int32_t high = dot_high(sum.c[1], sum.c[0]);
+                int32_t high = dot_b_sum(sum.c[1], sum.c[0], DOT_PAIRS);
 
                 *out++ = clamp_s8(requantize_channel(high, *channel++), ACT_MIN, ACT_MAX);
             }
@@ -140,10 +140,10 @@ static void dense_2(const int8_t *restrict in, int8_t *restrict out)
         for (int32_t c = 0; c < 16; c += 8) {
             dot_8x1_t sum = { { 0 } };
 
-            dot_8x1_step(&sum, weight, load_tail(&in[4 * WHOLE_WORDS], 3));
+            dot_8x1_step(&sum, weight, load_tail(&in[4 * WHOLE_WORDS], 3), DOT_PAIRS);
             weight += 8;
             for (int32_t i = 0; i < 8; i += 2) {
-                int32_t high = dot_high(sum.c[i + 1], sum.c[i]);
+                int32_t high = dot_b_sum(sum.c[i + 1], sum.c[i], DOT_PAIRS);
 
                 out[i] = clamp_s8(requantize_channel(sum.c[i], channel[i]), ACT_MIN, ACT_MAX);
                 out[i + 1] = clamp_s8(requantize_channel(high, channel[i + 1]), ACT_MIN, ACT_MAX);
@@ -154,11 +154,11 @@ static void dense_2(const int8_t *restrict in, int8_t *restrict out)
         for (int32_t left = 2; left > 0; left -= 2) {
             dot_2x1_t sum = { { 0 } };
 
-            dot_2x1_step(&sum, weight, load_tail(&in[4 * WHOLE_WORDS], 3));
+            dot_2x1_step(&sum, weight, load_tail(&in[4 * WHOLE_WORDS], 3), DOT_PAIRS);
             weight += 2;
             *out++ = clamp_s8(requantize_channel(sum.c[0], *channel++), ACT_MIN, ACT_MAX);
             if (left > 1) {
-                int32_t high = dot_high(sum.c[1], sum.c[0]);
+                int32_t high = dot_b_sum(sum.c[1], sum.c[0], DOT_PAIRS);
 
                 *out++ = clamp_s8(requantize_channel(high, *channel++), ACT_MIN, ACT_MAX);
             }

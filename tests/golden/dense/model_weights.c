@@ -10,7 +10,7 @@
 
 #include "model.h"
 
-/* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
+/* outputs in pairs (DOT_PAIRS); tiles of four pairs, two words of each in turns (dot_8x1_step) */
 const uint32_t dense_0_weight[40] MODEL_WEIGHTS = {
     0xF1CDC146u, 0xF9C97C8Fu, 0xC01DFEA9u, 0x7D9EE15Bu, 0x5EC501A8u, 0x2F771D09u, 0x997AE6E1u,
     0xE7E55313u, 0x0D82015Fu, 0x02001569u, 0xB18A838Cu, 0x77A598F2u, 0x1902DD61u, 0x9C7024B0u,
@@ -20,7 +20,7 @@ const uint32_t dense_0_weight[40] MODEL_WEIGHTS = {
     0x000029C4u, 0x0000510Au, 0x0000E73Au, 0x0000A1BEu, 0x0000578Eu,
 };
 
-/* bias, multiplier, round, exponent of each output */
+/* bias, multiplier, round, exponent of each channel */
 const requantize_t dense_0_channel[8] MODEL_WEIGHTS = {
     {-1179, 1662778006, 45312, 9},
     {-14787, 1662778006, 45312, 9},
@@ -32,27 +32,27 @@ const requantize_t dense_0_channel[8] MODEL_WEIGHTS = {
     {1275, 1662778006, 45312, 9},
 };
 
-/* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
+/* outputs in pairs (DOT_PAIRS); tiles of four pairs, two words of each in turns (dot_8x1_step) */
 const uint32_t dense_1_weight[8] MODEL_WEIGHTS = {
     0x42B7117Bu, 0x0BBEF7E9u, 0xF278FA36u, 0x4060D28Au, 0x0038FF8Fu, 0xFFDFFF87u, 0x0068004Du,
     0xFFA0FF88u,
 };
 
-/* bias, multiplier, round, exponent of each output */
+/* bias, multiplier, round, exponent of each channel */
 const requantize_t dense_1_channel[3] MODEL_WEIGHTS = {
     {-12239, 2015993869, -65280, 9},
     {-14438, 2015993869, -65280, 9},
     {22884, 2015993869, -65280, 9},
 };
 
-/* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
+/* outputs in pairs (DOT_PAIRS); tiles of four pairs, two words of each in turns (dot_8x1_step) */
 const uint32_t dense_2_weight[18] MODEL_WEIGHTS = {
     0x07DB6717u, 0x0000055Du, 0xEA687F44u, 0x0000A74Au, 0xFF82006Fu, 0x0000FFCFu, 0x58A3594Fu,
     0x0000EB25u, 0xFB845D50u, 0x00002178u, 0xBB03974Bu, 0x00003A73u, 0x9BB368BAu, 0x0000DCB2u,
     0x5CD9CFAEu, 0x000071E5u, 0x96D7A413u, 0x0000C67Cu,
 };
 
-/* bias, multiplier, round, exponent of each output */
+/* bias, multiplier, round, exponent of each channel */
 const requantize_t dense_2_channel[18] MODEL_WEIGHTS = {
     {16766, 2061749954, 29568, 8},
     {14544, 2061749954, 29568, 8},

@@ -13,11 +13,11 @@
 
 #include "requantize.h"
 
-extern const uint32_t dense_0_weight[40]; /* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
-extern const requantize_t dense_0_channel[8]; /* bias, multiplier, round, exponent of each output */
-extern const uint32_t dense_1_weight[8]; /* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
-extern const requantize_t dense_1_channel[3]; /* bias, multiplier, round, exponent of each output */
-extern const uint32_t dense_2_weight[18]; /* outputs in pairs; tiles of four pairs, two words of each in turns (dot_8x1_step) */
-extern const requantize_t dense_2_channel[18]; /* bias, multiplier, round, exponent of each output */
+extern const uint32_t dense_0_weight[40]; /* outputs in pairs (DOT_PAIRS); tiles of four pairs, two words of each in turns (dot_8x1_step) */
+extern const requantize_t dense_0_channel[8]; /* bias, multiplier, round, exponent of each channel */
+extern const uint32_t dense_1_weight[8]; /* outputs in pairs (DOT_PAIRS); tiles of four pairs, two words of each in turns (dot_8x1_step) */
+extern const requantize_t dense_1_channel[3]; /* bias, multiplier, round, exponent of each channel */
+extern const uint32_t dense_2_weight[18]; /* outputs in pairs (DOT_PAIRS); tiles of four pairs, two words of each in turns (dot_8x1_step) */
+extern const requantize_t dense_2_channel[18]; /* bias, multiplier, round, exponent of each channel */
 
 #endif
