@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from codegen.emit import remove_stale_sources, write_if_changed
+from codegen.emit import MANIFEST_NAME, is_generated, remove_stale_sources, write_if_changed
 from codegen.engines import OBJECTIVES, EngineOptions, Job, get_engine
 from codegen.errors import CodegenError
 from codegen.import_tflite import import_tflite
 from codegen.limits import BoardLimits
 from codegen.manifest import Manifest
+from codegen.names import shown
 
 
 def generate(
@@ -35,7 +36,8 @@ def generate(
         options: objective and what single engines need.
 
     Raises:
-        CodegenError: the model is broken, uses what the engine lacks, or does not fit the board.
+        CodegenError: the model is broken, uses what the engine lacks, or does not fit the board; or
+            a file of somebody else's would be overwritten.
     """
     options = options or EngineOptions()
     if options.objective not in OBJECTIVES:
@@ -47,8 +49,13 @@ def generate(
     generated = run_engine(Job(tflite, graph, board, options))
 
     out_dir.mkdir(parents=True, exist_ok=True)
+    for path in (out_dir / name for name in [*generated.sources, MANIFEST_NAME]):
+        if path.is_file() and path.stat().st_size and not is_generated(path):
+            raise CodegenError(
+                f"{shown(path.name)} in the folder is not ours and would be lost; use another one"
+            )
     remove_stale_sources(out_dir, keep=generated.sources.keys())
     for file_name, text in generated.sources.items():
         write_if_changed(out_dir / file_name, text)
-    write_if_changed(out_dir / "manifest.json", generated.manifest.to_json())
+    write_if_changed(out_dir / MANIFEST_NAME, generated.manifest.to_json())
     return generated.manifest

@@ -8,6 +8,8 @@ values come from are described in boards/README.md. Not here: where a board is p
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +18,15 @@ from hil.errors import BoardFileError, BoardNotFound
 from hil.tables import read_toml, table_to_dataclass
 
 BOARDS_DIR = Path(__file__).resolve().parents[1] / "boards"
+
+_ADDRESSES = 1 << 32
+_USB_ID = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
+
+
+def _must_be_positive(owner: object, *keys: str) -> None:
+    for key in keys:
+        if (value := getattr(owner, key)) <= 0:
+            raise ValueError(f"key {key!r} is {value}; it should be more than 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,9 @@ class Mcu:
     core: Literal["cortex-m4", "cortex-m7"]
     features: tuple[Literal["dsp", "fpv4-sp", "fpv5-sp", "icache", "dcache"], ...]
     clock_hz: int
+
+    def __post_init__(self) -> None:
+        _must_be_positive(self, "clock_hz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,21 @@ class Memory:
     size_bytes: int
     alias_of: str | None = None
     erase_bytes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.size_bytes <= 0 or self.origin < 0 or self.end > _ADDRESSES:
+            raise ValueError(
+                f"memory {self.name!r} is {self.size_bytes:,} B at {self.origin:#x}; "
+                "it should lie in the 32-bit address space"
+            )
+        sizes = self.erase_bytes
+        unit = sizes[0] if len(sizes) == 1 else 0
+        covered = self.size_bytes // unit * unit if unit > 0 else sum(sizes)
+        if sizes and (min(sizes) <= 0 or covered != self.size_bytes):
+            raise ValueError(
+                f"memory {self.name!r}: erase_bytes {list(sizes)} should cover its "
+                f"{self.size_bytes:,} B"
+            )
 
     @property
     def end(self) -> int:
@@ -76,6 +105,12 @@ class Link:
     baud: int
     usb_ids: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        _must_be_positive(self, "baud")
+        for usb_id in self.usb_ids:
+            if not _USB_ID.fullmatch(usb_id):
+                raise ValueError(f"USB id {usb_id!r} should be like '1366:1015', in lower case")
+
 
 @dataclass(frozen=True, slots=True)
 class Supply:
@@ -85,12 +120,19 @@ class Supply:
     active_ua: int
     source: str
 
+    def __post_init__(self) -> None:
+        _must_be_positive(self, "voltage_mv", "active_ua")
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Inputs of the virtual board's timing model that belong to the board and not to the core."""
 
     flash_wait_cycles: int = 0
+
+    def __post_init__(self) -> None:
+        if self.flash_wait_cycles < 0:
+            raise ValueError(f"key 'flash_wait_cycles' is {self.flash_wait_cycles}; negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +150,26 @@ class Board:
     timing: Timing = Timing()
     datasheets: tuple[str, ...] = ()
     sha256: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.id):
+            raise ValueError(f"id {self.id!r} should be lower-case letters, digits and '_'")
+        memories = sorted(self.memory, key=lambda memory: memory.origin)
+        for below, above in itertools.pairwise(memories):
+            if below.end > above.origin:
+                raise ValueError(f"memories {below.name!r} and {above.name!r} overlap")
+        by_name = {memory.name: memory for memory in memories}
+        if len(by_name) != len(memories):
+            raise ValueError("two memories have one name")
+        for memory in memories:
+            if memory.alias_of is None:
+                continue
+            shown = by_name.get(memory.alias_of)
+            if shown is None or shown.alias_of or shown.size_bytes != memory.size_bytes:
+                raise ValueError(
+                    f"memory {memory.name!r}: alias_of {memory.alias_of!r} should name a memory "
+                    "of the same size"
+                )
 
     @property
     def flash_memory(self) -> Memory:

@@ -9,6 +9,7 @@ for Ctrl-C.
 from __future__ import annotations
 
 import enum
+import errno
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hil.console import (
+    mend_streams,
     must_be_file,
     must_be_writable,
     print_json,
@@ -37,6 +39,9 @@ from hil.errors import HilError, UsageError
 if TYPE_CHECKING:
     from hil.bench import Row
     from hil.store import Store
+
+#: What the system may say of any file that is written: no failure of the program.
+_SYSTEM_SAYS_NO = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 STOPPED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells give it
 
@@ -166,14 +171,17 @@ def boards(
 
 @app.command()
 def bench(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL.tflite...", help="int8 models.")],
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL.tflite", help="int8 models.")],
     board: Annotated[
-        str,
+        list[str],
         typer.Option("--board", metavar="PLACE[,PLACE]", help="Where; hil boards lists places."),
     ],
     engine: Annotated[
-        str, typer.Option("--engine", metavar="NAME[,NAME]", help="tiny, reference, tflm.")
-    ] = "tiny",
+        list[str] | None,
+        typer.Option(
+            "--engine", metavar="NAME[,NAME]", help="tiny, reference, tflm.  [default: tiny]"
+        ),
+    ] = None,
     objective: Annotated[
         Goal, typer.Option("--objective", help="What engine tiny chooses kernels for.")
     ] = Goal.LATENCY,
@@ -201,7 +209,8 @@ def bench(
     from hil.session import Procedure
 
     loaded = [Model(printable(path.stem), read_model(path)) for path in models]
-    places, engines = split_names(board, "--board"), split_names(engine, "--engine")
+    places = split_names(",".join(board), "--board")
+    engines = split_names(",".join(engine or ["tiny"]), "--engine")
     for place in places:
         board_of(place, read_lab())
     for name in engines:
@@ -264,6 +273,7 @@ def generate_c(
     ] = Goal.LATENCY,
 ) -> None:
     """Write the C of a model, and nothing else."""
+    from codegen.emit import is_generated
     from codegen.generate import generate
     from hil.bench import board_limits, engine_options
     from hil.board import get_board
@@ -287,7 +297,7 @@ def generate_c(
         f"weights {manifest.weights_bytes:,} B"
     )
     for path in sorted(out.iterdir()):
-        if path.is_file():
+        if path.is_file() and is_generated(path):
             typer.echo(f"  {printable(str(path))}  {path.stat().st_size:,} B")
 
 
@@ -373,7 +383,7 @@ def run_search(
         Path | None, typer.Option("--data-dir", metavar="DIR", help="Where data sets lie.")
     ] = None,
     board: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option("--board", metavar="PLACE[,PLACE]", help="Where every network is measured."),
     ] = None,
     trials: Annotated[
@@ -404,7 +414,7 @@ def run_search(
             "strategy": strategy,
             "data": data,
             "data_dir": str(data_dir) if data_dir else None,
-            "places": tuple(split_names(board, "--board")) if board else None,
+            "places": tuple(split_names(",".join(board), "--board")) if board else None,
             "trials": trials,
             "seed": seed,
             "workers": workers,
@@ -460,6 +470,7 @@ def doctor() -> None:
 
 def main() -> None:
     """Runs the command line and ends the process; every foreseen error is a sentence on stderr."""
+    mend_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     sys.exit(_guarded(arguments, debug=len(arguments) < len(sys.argv) - 1))
 
@@ -492,6 +503,10 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError) and error.errno in _SYSTEM_SAYS_NO:
+            where = f"{error.filename}: " if error.filename else ""
+            say(f"hil: {where}{error.strerror}")
+            return 1
         say(
             f"hil: this should not have happened: {type(error).__name__}: {error}; "
             "run it again with --debug for the traceback"

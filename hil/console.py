@@ -7,6 +7,7 @@ characters do not reach the terminal.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_MODEL_BYTES = 256 << 20  # a .tflite for a microcontroller is a thousandth of this
 PIPE_WIDTH = 120  # columns of a table that goes into a file or a pipe
+LEAST_WIDTH = 80  # on a narrower terminal, lines wrap: cutting columns would cut digits
 
 
 def read_model(path: Path) -> bytes:
@@ -40,13 +42,18 @@ def read_model(path: Path) -> bytes:
 def must_be_file(path: Path) -> None:
     """Raises UsageError unless there is a file."""
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        what = "is no regular file" if path.exists() else "does not exist"
+        what = "is a folder" if path.is_dir() else what
         raise UsageError(f"{printable(str(path))} {what}; expected a file")
 
 
 def must_be_writable(path: Path | None) -> None:
     """Raises UsageError now rather than after minutes of work."""
-    if path is not None and not os.access(path.parent, os.W_OK):
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{printable(str(path))} is a folder; expected a file to write")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UsageError(f"{printable(str(path))} cannot be written: no such folder, or read-only")
 
 
@@ -77,10 +84,13 @@ def split_names(text: str, option: str) -> list[str]:
 
 
 def stdout_console() -> Console:
-    """Where results go: as wide as the terminal, or PIPE_WIDTH."""
+    """Where results go: as wide as the terminal, but for LEAST_WIDTH, or PIPE_WIDTH."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    if not sys.stdout.isatty():
+        return Console(width=PIPE_WIDTH)
+    console = Console()
+    return console if console.width >= LEAST_WIDTH else Console(width=LEAST_WIDTH)
 
 
 @contextlib.contextmanager
@@ -99,12 +109,22 @@ def status_line() -> Iterator[Callable[[str], None]]:
 
 def say(text: str) -> None:
     """One line on stderr; control characters of names from outside do not reach the terminal."""
-    typer.echo(printable(text), err=True)
+    print(printable(text), file=sys.stderr, flush=True)  # what status_line puts its line below
 
 
 def printable(text: str) -> str:
     """The text with a question mark for everything that is no character to print."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def mend_streams() -> None:
+    """Makes stdout and stderr take every text: closed ones, and those that lack a character."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for good
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def write_bytes(data: bytes) -> None:

@@ -92,7 +92,8 @@ class Database:
         self.path: Path | None = None if "://" in str(where) else Path(where)
         self.name = str(where)
         if self.path is None:
-            url = sql.make_url(str(where))
+            with self._errors():
+                url = sql.make_url(str(where))
             self.name = url.render_as_string(hide_password=True)
         else:
             with self._errors():

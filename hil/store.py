@@ -143,11 +143,23 @@ class Store:
 
 
 def _config_differs(name: str, stored: dict[str, Any], given: dict[str, Any]) -> str:
+    stored, given = _flat(stored), _flat(given)
     keys = sorted(key for key in stored.keys() | given.keys() if stored.get(key) != given.get(key))
     changes = ", ".join(
         f"{key} was {stored.get(key)!r}, now {given.get(key)!r}" for key in keys[:3]
     )
     return f"study {name!r} exists with other settings ({changes}); give the study another name"
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Tables within the table as keys with a dot."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": item for inner, item in _flat(value).items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _now() -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from codegen.engines import engine_names
 from hil.tables import read_toml, table_to_dataclass
 from search.data import SearchData
 from search.errors import SettingsError
@@ -102,7 +103,12 @@ class StudySettings:
             raise SettingsError("places", "should name one or more places, each once")
 
     def check(self) -> None:
-        """Raises SearchError if the space, the strategy, an option or an objective is not known."""
+        """Raises SearchError if the engine, space, strategy, option or objective is unknown."""
+        if self.engine not in engine_names():
+            known = ", ".join(engine_names())
+            raise SettingsError(
+                "engine", f"{self.engine!r} is not known; known engines are {known}"
+            )
         space = get_space(self.space, self.space_options)
         wanted = objectives(self.objectives, self.places)
         get_strategy(

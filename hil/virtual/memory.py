@@ -10,6 +10,7 @@ from hil.board import Board, Memory
 from hil.errors import BoardFileError
 
 PAGE_BYTES = 4096  # the smallest unit that Unicorn maps
+PERIPHERALS = ((0x4000_0000, 0x6000_0000), (0xE000_0000, 1 << 32))  # of every Cortex-M
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class MemoryMap:
             if memory.origin % PAGE_BYTES or memory.size_bytes % PAGE_BYTES:
                 raise BoardFileError(
                     board.id, "memory", f"{memory.name!r} is not a multiple of {PAGE_BYTES} B"
+                )
+            if any(memory.origin < end and start < memory.end for start, end in PERIPHERALS):
+                raise BoardFileError(
+                    board.id, "memory", f"{memory.name!r} reaches into the peripherals' addresses"
                 )
         for run in _runs(own):
             # One piece of host memory for adjoining ranges: code may run across their border. The

@@ -58,6 +58,7 @@ class VirtualPlace:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": python_path},
+                process_group=0,  # Ctrl-C is for the user's process, which then closes the channel
             )
         try:
             answer = self._exchange(_without_none(dataclasses.asdict(board)), _START_DEADLINE_S)

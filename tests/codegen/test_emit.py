@@ -52,6 +52,27 @@ def test_a_second_generation_touches_no_file(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["model.c", "manifest.json"])
+def test_a_file_of_the_users_is_never_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+
+    with pytest.raises(CodegenError, match=f"'{name}' in the folder is not ours"):
+        generate(small_network(), name="net", engine="tiny", board=LIMITS, out_dir=tmp_path)
+
+    assert (tmp_path / name).read_text() == "{}"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_files_of_a_generation_that_was_killed_are_written_again(tmp_path):
+    generate(small_network(), name="net", engine="tiny", board=LIMITS, out_dir=tmp_path)
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:100] if path.name == "model.c" else b"")
+
+    manifest = generate(small_network(), name="net", engine="tiny", board=LIMITS, out_dir=tmp_path)
+
+    assert (tmp_path / "manifest.json").read_text() == manifest.to_json()
+
+
 def test_sources_of_another_engine_are_removed_but_nothing_of_the_users(tmp_path):
     generate(small_network(), name="net", engine="reference", board=LIMITS, out_dir=tmp_path)
     left_over = {path.name for path in tmp_path.glob("*.c")}

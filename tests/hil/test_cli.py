@@ -77,6 +77,10 @@ def test_boards_come_as_text_and_as_json(hil):
         (["bench", "--nonsense"], "--nonsense"),
         (["bench", "none.tflite", "--board", NRF], "none.tflite does not exist"),
         (["bench", ".", "--board", NRF], "is a folder"),
+        (["bench", "/dev/null", "--board", NRF], "is no regular file"),
+        (["bench", "MODEL", "--board", NRF, "--json", "/tmp"], "is a folder"),
+        (["bench", "MODEL", "--board", NRF, "--board", NRF], "each once"),
+        (["bench", "MODEL", "--board", NRF, "--engine", "tiny", "--engine", "tiny"], "each once"),
         (["bench", "MODEL", "--board", "nrf52840_dk"], "say where: virtual:nrf52840_dk"),
         (["bench", "MODEL", "--board", "virtual:z80"], "no board or place"),
         (["bench", "MODEL", "--board", f"{NRF},"], "commas"),
@@ -113,6 +117,13 @@ def test_an_unknown_study_names_those_that_exist(hil, tmp_path):
 
     assert code == 2
     assert "studies there: other" in err
+
+
+def test_a_url_that_is_none_names_the_store(hil, model):
+    code, _, err = hil("bench", model, "--board", NRF, "--store", "://")
+
+    assert code == 1
+    assert "result store ://" in err
 
 
 def test_a_store_that_is_none_is_a_failure(hil, tmp_path):

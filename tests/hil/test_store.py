@@ -333,3 +333,11 @@ def test_a_folder_in_the_way_is_an_error_of_the_store(tmp_path):
 def test_an_unknown_database_url_is_an_error_of_the_store():
     with pytest.raises(StoreError, match="nosuch"):
         Store("nosuch://host/db")
+
+
+def test_a_study_with_other_settings_names_only_what_differs(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        store.open_study("s", {"training": {"epochs": 2, "batch": 64}, "seed": 1})
+
+        with pytest.raises(UsageError, match=r"settings \(training.epochs was 2, now 5\); give"):
+            store.open_study("s", {"training": {"epochs": 5, "batch": 64}, "seed": 1})

@@ -67,6 +67,7 @@ def test_a_malformed_study_file_is_refused(
         ({"places": ("a", "a")}, "'places': should name one or more places, each once"),
         ({"space": "darts"}, "space 'darts': is not known"),
         ({"strategy": "magic"}, "'magic' is not known"),
+        ({"engine": "steam"}, "'engine': 'steam' is not known; known are reference"),
         ({"objectives": ("beauty",)}, "'beauty' is not known; known are error, latency_us"),
         ({"objectives": ()}, "should name one or more"),
     ],

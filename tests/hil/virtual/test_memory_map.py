@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from hil.errors import TargetFault
+from hil.board import get_board
+from hil.errors import BoardFileError, TargetFault
+from hil.virtual.memory import MemoryMap
 from hil.virtual.program import run_program
 
 
@@ -46,3 +50,13 @@ def test_ram_is_one_piece_for_an_access_across_a_border(board, assemble):
 
     for border in borders:
         assert _read(board, assemble, border - 2, "ldr").exit_code == 1
+
+
+def test_memory_among_the_peripherals_is_refused():
+    nrf = get_board("nrf52840_dk")
+    memory = tuple(
+        dataclasses.replace(m, origin=0x4000_0000) if m.kind == "ram" else m for m in nrf.memory
+    )
+
+    with pytest.raises(BoardFileError, match="'ram' reaches into the peripherals"):
+        MemoryMap(dataclasses.replace(nrf, memory=memory))
