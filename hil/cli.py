@@ -141,7 +141,7 @@ def boards(
                 ],
                 "places": places,
                 "attached": [
-                    {"port": p.path, "board": p.board, "serial_number": p.serial_number}
+                    {"port": p.path, "boards": p.boards, "serial_number": p.serial_number}
                     for p in ports
                 ],
             }
@@ -162,9 +162,8 @@ def boards(
     typer.echo("attached")
     for attached in ports:
         serial = f", serial number {attached.serial_number}" if attached.serial_number else ""
-        typer.echo(
-            f"  {attached.path:<20} {attached.board or 'no known board'}, {attached.text}{serial}"
-        )
+        found = " or ".join(attached.boards) or "no known board"
+        typer.echo(f"  {attached.path:<20} {found}, {attached.text}{serial}")
     if not ports:
         typer.echo("  no board on USB")
 

@@ -174,7 +174,11 @@ def _lab() -> list[Finding]:
 
 def _probes() -> list[Finding]:
     findings = [
-        Finding("ok", f"attached {port.board or 'serial port'}", f"{port.path} {port.text}")
+        Finding(
+            "ok",
+            f"attached {' or '.join(port.boards) or 'serial port'}",
+            f"{port.path} {port.text}",
+        )
         for port in attached_ports()
     ]
     tools = {get_board(board).flash.method for board in board_ids()}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from hil.board import board_ids
 from hil.errors import BoardFileError, BoardNotFound, UsageError
 from hil.lab import Lab, PlaceEntry, board_of, open_place, place_names, read_lab
 
@@ -19,7 +20,7 @@ def test_without_a_lab_file_there_are_virtual_places_only(lab_file):
     lab = read_lab()
 
     assert lab == Lab()
-    assert place_names(lab) == ["virtual:nrf52840_dk", "virtual:stm32f746g_disco"]
+    assert place_names(lab) == [f"virtual:{board}" for board in board_ids()]
 
 
 def test_a_lab_file_names_physical_places_and_a_build_of_tflm(lab_file):

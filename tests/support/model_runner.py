@@ -22,7 +22,8 @@ from hil.virtual.program import run_program
 FIRMWARE = Path(__file__).resolve().parents[2] / "firmware"
 _C = Path(__file__).resolve().parent / "c"
 
-BOARDS = [get_board(board_id) for board_id in board_ids()]
+#: One board for each core.
+BOARDS = list({b.mcu.core: b for b in map(get_board, reversed(board_ids()))}.values())[::-1]
 BOARD = get_board("nrf52840_dk")
 
 

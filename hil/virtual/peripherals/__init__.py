@@ -1,8 +1,8 @@
 """Peripherals of the chip families: which there are, and where.
 
-One file for each kind of peripheral, named after its family; `registers` says what a peripheral is.
-To model another one: write its file, add it to its family's function below, and to the list in
-hil/virtual/README.md.
+One file for each kind of peripheral, named after its family, or after those that share it;
+`registers` says what a peripheral is. To model another one: write its file, add it to its family's
+function below, and to the list in hil/virtual/README.md.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from hil.virtual.peripherals import (
     nrf52_nvmc,
     nrf52_timer,
     nrf52_uart,
+    stm32_gpio,
+    stm32_timer,
+    stm32_usart,
     stm32f7_flash,
-    stm32f7_gpio,
     stm32f7_pwr,
     stm32f7_rcc,
-    stm32f7_timer,
-    stm32f7_usart,
+    stm32l4_flash,
+    stm32l4_pwr,
+    stm32l4_rcc,
 )
 from hil.virtual.peripherals.core_dwt import TraceUnit
 from hil.virtual.peripherals.core_scs import SystemControl
@@ -55,6 +58,14 @@ def _nrf52(chip: Chip) -> list[Peripheral]:
     ]
 
 
+_STM32_TIMERS = (  # name, base, bit of APB1's enable register, bits of the counter
+    ("TIM2", 0x4000_0000, 0, 32),
+    ("TIM3", 0x4000_0400, 1, 16),
+    ("TIM4", 0x4000_0800, 2, 16),
+    ("TIM5", 0x4000_0C00, 3, 32),
+)
+
+
 def _stm32f7(chip: Chip) -> list[Peripheral]:
     rcc = stm32f7_rcc.Rcc(chip, "RCC", 0x4002_3800)
     usarts = (  # name, base, enable register, bit
@@ -63,28 +74,52 @@ def _stm32f7(chip: Chip) -> list[Peripheral]:
         ("USART1", 0x4001_1000, "APB2ENR", 4),
         ("USART6", 0x4001_1400, "APB2ENR", 5),
     )
-    timers = (  # name, base, bit of APB1ENR, bits of the counter
-        ("TIM2", 0x4000_0000, 0, 32),
-        ("TIM3", 0x4000_0400, 1, 16),
-        ("TIM4", 0x4000_0800, 2, 16),
-        ("TIM5", 0x4000_0C00, 3, 32),
-    )
     return [
         rcc,
         stm32f7_pwr.Pwr(chip, "PWR", 0x4000_7000, rcc),
         stm32f7_flash.FlashInterface(chip, "FLASH", 0x4002_3C00),
         Storage(chip, "SYSCFG", 0x4001_3800),
         *(
-            stm32f7_usart.Usart(chip, name, base, rcc, (register, bit))
+            stm32_usart.Usart(chip, name, base, rcc, (register, bit))
             for name, base, register, bit in usarts
         ),
         *(
-            stm32f7_timer.Timer(chip, name, base, rcc, ("APB1ENR", bit), width)
-            for name, base, bit, width in timers
+            stm32_timer.Timer(chip, name, base, rcc, ("APB1ENR", bit), width)
+            for name, base, bit, width in _STM32_TIMERS
         ),
         *(
-            stm32f7_gpio.Gpio(chip, f"GPIO{letter}", 0x4002_0000 + 0x400 * i, rcc, i)
+            stm32_gpio.Gpio(chip, f"GPIO{letter}", 0x4002_0000 + 0x400 * i, rcc, ("AHB1ENR", i))
             for i, letter in enumerate("ABCDEFGHIJK")
+        ),
+    ]
+
+
+def _stm32l4(chip: Chip) -> list[Peripheral]:
+    rcc = stm32l4_rcc.Rcc(chip, "RCC", 0x4002_1000)
+    usarts = (  # name, base, enable register, bit
+        ("USART2", 0x4000_4400, "APB1ENR1", 17),
+        ("USART3", 0x4000_4800, "APB1ENR1", 18),
+        ("USART1", 0x4001_3800, "APB2ENR", 14),
+    )
+    return [
+        rcc,
+        stm32l4_pwr.Pwr(chip, "PWR", 0x4000_7000, rcc),
+        stm32l4_flash.FlashInterface(chip, "FLASH", 0x4002_2000),
+        Storage(chip, "SYSCFG", 0x4001_0000),
+        stm32_usart.LowPowerUart(chip, "LPUART1", 0x4000_8000, rcc, ("APB1ENR2", 0)),
+        *(
+            stm32_usart.PrescaledUsart(chip, name, base, rcc, (register, bit))
+            for name, base, register, bit in usarts
+        ),
+        *(
+            stm32_timer.Timer(chip, name, base, rcc, ("APB1ENR1", bit), width)
+            for name, base, bit, width in _STM32_TIMERS
+        ),
+        *(
+            stm32_gpio.LowPowerGpio(
+                chip, f"GPIO{letter}", 0x4800_0000 + 0x400 * i, rcc, ("AHB2ENR", i)
+            )
+            for i, letter in enumerate("ABCDEFGHI")
         ),
     ]
 
@@ -92,6 +127,7 @@ def _stm32f7(chip: Chip) -> list[Peripheral]:
 FAMILIES = {
     "nrf52": Family(0x0000_0000, _nrf52),
     "stm32f7": Family(0x0020_0000, _stm32f7),  # BOOT_ADD0 as delivered: flash on the ITCM interface
+    "stm32l4": Family(0x0000_0000, _stm32l4),  # where the flash is shown too
 }
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from hil.virtual.image import sector_ranges
-from hil.virtual.peripherals.registers import BusFault, FlashController
+from hil.virtual.peripherals.registers import BusFault
+from hil.virtual.peripherals.stm32_flash import LOCK, LockedFlash
 
-_KEYS = (0x4567_0123, 0xCDEF_89AB)
-_OPTION_KEYS = (0x0819_2A3B, 0x4C5D_6E7F)
-_PG, _SER, _MER, _STRT, _LOCK = 1 << 0, 1 << 1, 1 << 2, 1 << 16, 1 << 31
+_PG, _SER, _MER, _STRT = 1 << 0, 1 << 1, 1 << 2, 1 << 16
 _EOP, _PGSERR = 1 << 0, 1 << 7
 
 
-class FlashInterface(FlashController):
+class FlashInterface(LockedFlash):
     """0x40023C00.
 
     Never busy: an erase or a program is done at once. Option bytes store what is written.
@@ -28,32 +27,12 @@ class FlashInterface(FlashController):
         0x14: "OPTCR",
         0x18: "OPTCR1",
     }
-    RESET: ClassVar[dict[str, int]] = {"CR": _LOCK, "OPTCR": 0xC0FF_AAFD, "OPTCR1": 0x0040_0080}
+    RESET: ClassVar[dict[str, int]] = {"CR": LOCK, "OPTCR": 0xC0FF_AAFD, "OPTCR1": 0x0040_0080}
     SIZE_BYTES = 0x400
-
-    def reset(self) -> None:
-        """See Peripheral.reset."""
-        super().reset()
-        self._keys_seen = 0
-        self._locked_out = False  # a wrong key locks until the next reset
-
-    def write_KEYR(self, value: int) -> None:
-        """Two keys in order unlock CR."""
-        if self._locked_out or value != _KEYS[self._keys_seen]:
-            self._locked_out = True
-            return
-        self._keys_seen += 1
-        if self._keys_seen == len(_KEYS):
-            self._keys_seen = 0
-            self.values["CR"] &= ~_LOCK
-
-    def write_SR(self, value: int) -> None:
-        """Writing ones clears."""
-        self.values["SR"] &= ~value
 
     def write_CR(self, value: int) -> None:
         """STRT with SER or MER erases; ignored while locked."""
-        if self.values["CR"] & _LOCK:
+        if self.is_locked:
             return
         self.values["CR"] = value & ~_STRT
         if not value & _STRT:
@@ -69,7 +48,7 @@ class FlashInterface(FlashController):
 
     def program(self, offset: int, old: bytes, new: bytes) -> bytes:
         """Needs PG and the width that PSIZE says; bits can only be cleared."""
-        if self.values["CR"] & _LOCK or not self.values["CR"] & _PG:
+        if self.is_locked or not self.values["CR"] & _PG:
             self.values["SR"] |= _PGSERR
             raise BusFault("flash is written while FLASH_CR is locked or PG is not set")
         width = 1 << (self.values["CR"] >> 8 & 3)

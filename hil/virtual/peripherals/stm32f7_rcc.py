@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from hil.virtual.peripherals.registers import Peripheral
+from hil.virtual.peripherals.stm32_rcc import ClockControl
 
 _HSION, _HSIRDY, _HSEON, _HSERDY = 1 << 0, 1 << 1, 1 << 16, 1 << 17
 _PLLS = {1 << 24: 1 << 25, 1 << 26: 1 << 27, 1 << 28: 1 << 29}  # PLLON, PLLI2SON, PLLSAION -> ready
 _PLLSRC_HSE = 1 << 22
 _READY_BITS = _HSIRDY | _HSERDY | 1 << 25 | 1 << 27 | 1 << 29
-_PPRE_DIVISORS = (1, 1, 1, 1, 2, 4, 8, 16)
 
 
-class Rcc(Peripheral):
-    """0x40023800. A source is ready as soon as it is on, a PLL as soon as its source is ready.
-
-    The core's speed is not derived from it: virtual time counts core cycles, whatever their
-    frequency.
-    """
+class Rcc(ClockControl):
+    """0x40023800. A source is ready as soon as it is on, a PLL as soon as its source is ready."""
 
     REGISTERS: ClassVar[dict[int, str]] = {
         0x00: "CR",
@@ -58,6 +53,7 @@ class Rcc(Peripheral):
         "PLLSAICFGR": 0x2400_3000,
     }
     SIZE_BYTES = 0x400
+    PPRE1_SHIFT = 10
 
     def write_CR(self, value: int) -> None:
         """On bits; the ready bits follow."""
@@ -91,13 +87,3 @@ class Rcc(Peripheral):
         """LSIRDY follows LSION; RMVF clears the reset flags."""
         flags = 0 if value & 1 << 24 else self.values["CSR"] & 0xFE00_0000
         self.values["CSR"] = flags | value & 1 | (value & 1) << 1
-
-    def is_clocked(self, register: str, bit: int) -> bool:
-        """Whether a peripheral's clock is on."""
-        return bool(self.values[register] >> bit & 1)
-
-    @property
-    def apb1_timer_divisor(self) -> int:
-        """Core cycles for a tick of the APB1 timers: twice the bus clock if that is divided."""
-        divisor = _PPRE_DIVISORS[self.values["CFGR"] >> 10 & 7]
-        return divisor if divisor == 1 else divisor // 2

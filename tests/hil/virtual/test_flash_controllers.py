@@ -10,6 +10,7 @@ from hil.virtual.program import run_program
 
 NRF = get_board("nrf52840_dk")
 DISCO = get_board("stm32f746g_disco")
+NUCLEO = get_board("nucleo_l4r5zi")
 
 # r4: NVMC. The page at 0x80000 is erased, then written.
 NRF_WRITE = """start: ldr r4, =0x4001e000
@@ -38,6 +39,24 @@ DISCO_WRITE = """start: ldr r4, =0x40023c00
     ldr r0, =0x201
     str r0, [r4, #0x10]
 """
+# r4: FLASH. Unlocked, page 3 of bank 2 (0x08103000) erased, then PG.
+NUCLEO_ERASE = """ldr r0, =0x1081a
+    str r0, [r4, #0x14]
+    1: ldr r0, [r4, #0x10]
+    tst r0, #1 << 16
+    bne 1b
+    movs r0, #1
+    str r0, [r4, #0x14]
+"""
+NUCLEO_WRITE = f"""start: ldr r4, =0x40022000
+    ldr r5, =0x08103000
+    ldr r0, =0x45670123
+    str r0, [r4, #8]
+    ldr r0, =0xcdef89ab
+    str r0, [r4, #8]
+    {NUCLEO_ERASE}
+"""
+NUCLEO_WORDS = "ldr r0, =0x12345678\nstr r0, [r5]\nldr r1, =0x9abcdef0\nstr r1, [r5, #4]\n"
 CASES = [(NRF, NRF_WRITE, 0x400), (DISCO, DISCO_WRITE, 0xC)]
 
 
@@ -65,6 +84,38 @@ def test_a_second_write_only_clears_bits(board, begin, busy, assemble):
     )
 
     assert run_program(board, assemble(board, text).read_bytes()).exit_code == 0x0F00
+
+
+def test_the_l4_writes_double_words_and_shows_them_at_0_too(assemble):
+    shown = (
+        "ldr r1, [r4, #0x10]\nldr r5, =0x00103000\nldr r0, [r5]\nldr r1, [r5, #4]\nadds r0, r1\n"
+    )
+    text = f"{NUCLEO_WRITE}{NUCLEO_WORDS}{shown}EXIT\n"
+
+    code = run_program(NUCLEO, assemble(NUCLEO, text).read_bytes()).exit_code
+
+    assert code & 0xFFFF_FFFF == 0x12345678 + 0x9ABCDEF0
+
+
+def test_the_l4_erases_a_page_of_one_bank(assemble):
+    """A double word in page 3 of either bank; then page 3 of bank 2 is erased."""
+    other = NUCLEO_WORDS.replace("0x12345678", "77")
+    bank_1 = NUCLEO_ERASE.replace("0x1081a", "0x1001a")
+    text = f"{NUCLEO_WRITE}{NUCLEO_WORDS}ldr r5, =0x08003000\n{bank_1}{other}{NUCLEO_ERASE}"
+    text += "ldr r0, [r5]\nldr r5, =0x08103000\nldr r1, [r5]\nadds r0, r1\nEXIT\n"
+
+    assert run_program(NUCLEO, assemble(NUCLEO, text).read_bytes()).exit_code == 77 - 1
+
+
+def test_the_l4_writes_no_double_word_twice(assemble):
+    """PROGERR, and the words stay as they were."""
+    again = "movs r0, #0x70\nstr r0, [r5]\nstr r0, [r5, #4]\n"
+    text = f"{NUCLEO_WRITE}{NUCLEO_WORDS}{again}ldr r6, [r4, #0x10]\n"
+    text += "ldr r0, [r5]\nldr r1, [r5, #4]\nadds r0, r1\neors r0, r6\nEXIT\n"
+
+    code = run_program(NUCLEO, assemble(NUCLEO, text).read_bytes()).exit_code
+
+    assert code & 0xFFFF_FFFF == 0x12345678 + 0x9ABCDEF0 ^ 1 << 3
 
 
 def test_what_the_axi_view_was_written_shows_in_the_itcm_view(assemble):
@@ -130,6 +181,17 @@ def test_code_far_into_an_erased_sector_runs_as_it_is_now(view, assemble):
             f"{DISCO_WRITE}strb r0, [r5]\n",
             "flash is written 1 bytes wide while PSIZE says 4",
         ),
+        (
+            NUCLEO,
+            "start: ldr r5, =0x08103000\nstr r5, [r5]\n",
+            "flash is written while FLASH_CR is locked or PG is not set",
+        ),
+        (NUCLEO, f"{NUCLEO_WRITE}strb r0, [r5]\n", "flash is written 1 bytes wide"),
+        (
+            NUCLEO,
+            f"{NUCLEO_WRITE}str r0, [r5, #4]\n",
+            "flash is written with the upper word of a double word before the lower",
+        ),
     ],
 )
 def test_a_write_that_the_controller_does_not_allow_is_a_fault(board, text, reason, assemble):
@@ -139,8 +201,9 @@ def test_a_write_that_the_controller_does_not_allow_is_a_fault(board, text, reas
     assert reason in str(caught.value)
 
 
-def test_a_wrong_key_keeps_the_flash_locked(assemble):
-    text = DISCO_WRITE.replace("0xcdef89ab", "0xcdef89aa") + "str r0, [r5]\n"
+@pytest.mark.parametrize(("board", "begin"), [(DISCO, DISCO_WRITE), (NUCLEO, NUCLEO_WRITE)])
+def test_a_wrong_key_keeps_the_flash_locked(board, begin, assemble):
+    text = begin.replace("0xcdef89ab", "0xcdef89aa") + "str r0, [r5]\n"
 
     with pytest.raises(TargetFault, match=r"FLASH_CR is locked"):
-        run_program(DISCO, assemble(DISCO, text).read_bytes())
+        run_program(board, assemble(board, text).read_bytes())

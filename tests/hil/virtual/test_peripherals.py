@@ -10,6 +10,7 @@ from hil.virtual.program import run_program
 
 NRF = get_board("nrf52840_dk")
 DISCO = get_board("stm32f746g_disco")
+NUCLEO = get_board("nucleo_l4r5zi")
 
 
 def _exit_code(board, assemble, text, name="program"):
@@ -51,28 +52,105 @@ def test_the_system_clock_switches_only_to_a_source_that_is_ready(assemble):
     assert _exit_code(DISCO, assemble, text) == 0
 
 
-def test_a_peripheral_without_a_clock_reads_zero_and_takes_nothing(assemble):
-    text = """ldr r4, =0x40023830
-    ldr r5, =0x40020400
+def test_the_l4_system_clock_takes_a_pll_that_has_a_source_and_an_output(assemble):
+    """PLLCFGR selects HSI16; SWS before HSION, without PLLREN, and with both."""
+    switch = "movs r0, #3\nstr r0, [r4, #8]\nldr r0, [r4, #8]\nubfx {}, r0, #2, #2\n"
+    text = f"""ldr r4, =0x40021000
+    ldr r0, =0x00001e02
+    str r0, [r4, #0xc]
+    ldr r0, =0x01000061
+    str r0, [r4]
+    {switch.format("r5")}
+    ldr r0, =0x01000161
+    str r0, [r4]
+    {switch.format("r6")}
+    ldr r0, =0x01001e02
+    str r0, [r4, #0xc]
+    {switch.format("r7")}
+    add r0, r7, r6, lsl #2
+    add r0, r0, r5, lsl #4"""
+
+    assert _exit_code(NUCLEO, assemble, text) == 3
+
+
+def test_the_l4_msi_is_trimmed_once_the_backup_domain_was_opened_and_lse_runs(assemble):
+    """r0 collects MSIPLLEN: with LSEON while BDCR is closed, then with it open."""
+    trim = """movs r0, #1
+    str r0, [r4, #0x90]
+    ldr r0, [r4]
+    orr r0, #4
+    str r0, [r4]
+    ldr r0, [r4]
+    ubfx {}, r0, #2, #1
+    """
+    text = f"""ldr r4, =0x40021000
+    {trim.format("r5")}
+    mov r0, #1 << 28
+    str r0, [r4, #0x58]
+    ldr r3, =0x40007000
+    ldr r0, [r3]
+    orr r0, #1 << 8
+    str r0, [r3]
+    {trim.format("r6")}
+    add r0, r6, r5, lsl #1"""
+
+    assert _exit_code(NUCLEO, assemble, text) == 1
+
+
+def test_l4_pins_are_analog_after_reset_and_can_be_cleared_by_brr(assemble):
+    """Port G: PG0 an output, set with PG1, cleared alone; MODER after reset in the upper half."""
+    text = """ldr r4, =0x4002104c
+    movs r0, #1 << 6
+    str r0, [r4]
+    ldr r5, =0x48001800
+    ldr r6, [r5]
+    movs r0, #5
+    str r0, [r5]
+    movs r0, #3
+    str r0, [r5, #0x18]
+    movs r0, #1
+    str r0, [r5, #0x28]
+    ldr r0, [r5, #0x10]
+    bfi r0, r6, #16, #8"""
+
+    assert _exit_code(NUCLEO, assemble, text) == 0x00FF_0002
+
+
+@pytest.mark.parametrize(
+    ("board", "enable", "gpio_b"),
+    [(DISCO, 0x4002_3830, 0x4002_0400), (NUCLEO, 0x4002_104C, 0x4800_0400)],
+)
+def test_a_peripheral_without_a_clock_reads_zero_and_takes_nothing(board, enable, gpio_b, assemble):
+    text = f"""ldr r4, ={enable:#x}
+    ldr r5, ={gpio_b:#x}
     movs r0, #85
     str r0, [r5]
     ldr r6, [r5]
-    {}str r0, [r5]
+    {{}}str r0, [r5]
     ldr r0, [r5]
     add r0, r6"""
     clock = "movs r1, #2\nstr r1, [r4]\n"
 
-    assert _exit_code(DISCO, assemble, text.format(""), "off") == 0
-    assert _exit_code(DISCO, assemble, text.format(clock), "on") == 85
+    assert _exit_code(board, assemble, text.format(""), "off") == 0
+    assert _exit_code(board, assemble, text.format(clock), "on") == 85
 
 
-def test_a_uart_that_is_not_enabled_sends_nothing(assemble):
-    text = "ldr r4, =0x40011000\nldr r3, =0x40023844\nmovs r0, #16\nstr r0, [r3]\n{}movs r0, #65\n"
-    text += "str r0, [r4, #0x28]\nmovs r0, #0"
+@pytest.mark.parametrize(
+    ("board", "uart", "clock", "bit"),
+    [
+        (DISCO, 0x4001_1000, 0x4002_3844, 4),  # USART1
+        (NUCLEO, 0x4000_8000, 0x4002_105C, 0),  # LPUART1
+        (NUCLEO, 0x4000_4400, 0x4002_1058, 17),  # USART2
+        (NUCLEO, 0x4001_3800, 0x4002_1060, 14),  # USART1
+    ],
+)
+def test_a_uart_that_is_not_enabled_sends_nothing(board, uart, clock, bit, assemble):
+    text = f"ldr r4, ={uart:#x}\nldr r3, ={clock:#x}\nmov r0, #1 << {bit}\nstr r0, [r3]\n"
+    text += "{}movs r0, #65\nstr r0, [r4, #0x28]\nmovs r0, #0"
     enable = "movs r0, #13\nstr r0, [r4]\n"
 
     outputs = [
-        run_program(DISCO, assemble(DISCO, f"start: {text.format(e)}\nEXIT\n").read_bytes()).output
+        run_program(board, assemble(board, f"start: {text.format(e)}\nEXIT\n").read_bytes()).output
         for e in ("", enable)
     ]
 
@@ -125,7 +203,7 @@ def test_the_chip_timers_follow_the_cycles(assemble):
     bne 1b
     str r0, [r4, #0x40]
     ldr r0, [r4, #0x540]"""
-    disco = """ldr r3, =0x40023840
+    stm32 = """ldr r3, ={:#x}
     movs r0, #1
     str r0, [r3]
     movs r4, #0x40000000
@@ -140,7 +218,8 @@ def test_the_chip_timers_follow_the_cycles(assemble):
     ldr r0, [r4, #0x24]"""
 
     assert _exit_code(NRF, assemble, nrf, "nrf") == 16000 * 4 // 64
-    assert _exit_code(DISCO, assemble, disco, "disco") == 16000 * 2 // 16
+    assert _exit_code(DISCO, assemble, stm32.format(0x4002_3840), "disco") == 16000 * 2 // 16
+    assert _exit_code(NUCLEO, assemble, stm32.format(0x4002_1058), "nucleo") == 16000 * 4 // 16
 
 
 def test_systick_counts_down_and_flags_its_end(board, assemble):

@@ -1,11 +1,11 @@
-"""STM32F746 GPIO ports A to K (RM0385, 6.4)."""
+"""GPIO ports of the STM32F7 and L4+ (RM0385, 6.4; RM0432, GPIO)."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from hil.virtual.peripherals.registers import Chip, Peripheral
-from hil.virtual.peripherals.stm32f7_rcc import Rcc
+from hil.virtual.peripherals.stm32_rcc import ClockControl
 
 _OUTPUT = 1
 
@@ -13,7 +13,7 @@ _OUTPUT = 1
 class Gpio(Peripheral):
     """Outputs are logged with their cycle; inputs read 0 unless the pin is an output.
 
-    Needs its clock in RCC_AHB1ENR.
+    Without its clock it reads 0 and ignores writes.
     """
 
     REGISTERS: ClassVar[dict[int, str]] = {
@@ -29,27 +29,28 @@ class Gpio(Peripheral):
         0x24: "AFRH",
     }
     SIZE_BYTES = 0x400
+    MODER_RESET: ClassVar[dict[str, int]] = {"GPIOA": 0xA800_0000, "GPIOB": 0x0000_0280}
+    MODER_RESET_OTHERS: ClassVar[int] = 0
 
-    def __init__(self, chip: Chip, name: str, base: int, rcc: Rcc, clock_bit: int) -> None:
-        self._rcc, self._clock_bit = rcc, clock_bit
+    def __init__(
+        self, chip: Chip, name: str, base: int, rcc: ClockControl, clock: tuple[str, int]
+    ) -> None:
+        self._rcc, self._clock = rcc, clock
         super().__init__(chip, name, base)
 
     def reset(self) -> None:
         """See Peripheral.reset; ports A and B hold the debug pins."""
         super().reset()
-        self.values["MODER"] = {"GPIOA": 0xA800_0000, "GPIOB": 0x0000_0280}.get(self.name, 0)
+        self.values["MODER"] = self.MODER_RESET.get(self.name, self.MODER_RESET_OTHERS)
 
     def read(self, offset: int, size_bytes: int) -> int:
         """Without its clock it reads 0."""
-        return super().read(offset, size_bytes) if self._is_clocked() else 0
+        return super().read(offset, size_bytes) if self._rcc.is_clocked(*self._clock) else 0
 
     def write(self, offset: int, size_bytes: int, value: int) -> None:
         """Without its clock it ignores writes."""
-        if self._is_clocked():
+        if self._rcc.is_clocked(*self._clock):
             super().write(offset, size_bytes, value)
-
-    def _is_clocked(self) -> bool:
-        return self._rcc.is_clocked("AHB1ENR", self._clock_bit)
 
     def _is_output(self, pin: int) -> bool:
         return self.values["MODER"] >> 2 * pin & 3 == _OUTPUT
@@ -79,3 +80,19 @@ class Gpio(Peripheral):
         for pin in range(16):
             if changed >> pin & 1 and self._is_output(pin):
                 self.chip.log_pin(self.name, pin, value >> pin & 1)
+
+
+class LowPowerGpio(Gpio):
+    """That of the L4+: pins are analog after reset, and BRR clears."""
+
+    REGISTERS: ClassVar[dict[int, str]] = {**Gpio.REGISTERS, 0x28: "BRR"}
+    MODER_RESET: ClassVar[dict[str, int]] = {"GPIOA": 0xABFF_FFFF, "GPIOB": 0xFFFF_FEBF}
+    MODER_RESET_OTHERS: ClassVar[int] = 0xFFFF_FFFF
+
+    def read_BRR(self) -> int:
+        """Write only."""
+        return 0
+
+    def write_BRR(self, value: int) -> None:
+        """Ones clear."""
+        self.write_ODR(self.values["ODR"] & ~value)

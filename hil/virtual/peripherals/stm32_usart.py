@@ -1,4 +1,4 @@
-"""STM32F746 USART (RM0385, 31.8)."""
+"""USART of the STM32F7 and L4+, LPUART of the L4+ (RM0385, 31.8; RM0432, USART, LPUART)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from hil.virtual.peripherals.receiver import Receiver
 from hil.virtual.peripherals.registers import Chip, Peripheral
-from hil.virtual.peripherals.stm32f7_rcc import Rcc
+from hil.virtual.peripherals.stm32_rcc import ClockControl
 
 _UE, _RE, _TE = 1 << 0, 1 << 2, 1 << 3
 _RXNE, _TC, _TXE, _TEACK, _REACK = 1 << 5, 1 << 6, 1 << 7, 1 << 21, 1 << 22
@@ -33,7 +33,9 @@ class Usart(Peripheral):
     }
     SIZE_BYTES = 0x400
 
-    def __init__(self, chip: Chip, name: str, base: int, rcc: Rcc, clock: tuple[str, int]) -> None:
+    def __init__(
+        self, chip: Chip, name: str, base: int, rcc: ClockControl, clock: tuple[str, int]
+    ) -> None:
         self._rcc, self._clock = rcc, clock
         self._receiver = Receiver(chip)
         super().__init__(chip, name, base)
@@ -81,3 +83,19 @@ class Usart(Peripheral):
         if self._enabled(_TE):
             self._receiver.byte_sent()
             self.chip.console.write(bytes([value & 0xFF]))
+
+
+class PrescaledUsart(Usart):
+    """That of the L4+."""
+
+    REGISTERS: ClassVar[dict[int, str]] = {**Usart.REGISTERS, 0x2C: "PRESC"}
+
+
+class LowPowerUart(PrescaledUsart):
+    """Without the registers for smartcards and time-outs."""
+
+    REGISTERS: ClassVar[dict[int, str]] = {
+        offset: name
+        for offset, name in PrescaledUsart.REGISTERS.items()
+        if name not in ("GTPR", "RTOR")
+    }

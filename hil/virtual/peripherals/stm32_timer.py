@@ -1,11 +1,11 @@
-"""STM32F746 general-purpose timers TIM2 to TIM5 (RM0385, 23.4)."""
+"""General-purpose timers TIM2 to TIM5 of the STM32F7 and L4+ (RM0385, 23.4; RM0432, TIM2)."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from hil.virtual.peripherals.registers import Chip, Peripheral, array
-from hil.virtual.peripherals.stm32f7_rcc import Rcc
+from hil.virtual.peripherals.stm32_rcc import ClockControl
 
 _CEN, _UG, _UIF = 1 << 0, 1 << 0, 1 << 0
 
@@ -37,7 +37,13 @@ class Timer(Peripheral):
     SIZE_BYTES = 0x400
 
     def __init__(
-        self, chip: Chip, name: str, base: int, rcc: Rcc, clock: tuple[str, int], width_bits: int
+        self,
+        chip: Chip,
+        name: str,
+        base: int,
+        rcc: ClockControl,
+        clock: tuple[str, int],
+        width_bits: int,
     ) -> None:
         self._rcc, self._clock, self._top = rcc, clock, (1 << width_bits) - 1
         super().__init__(chip, name, base)
