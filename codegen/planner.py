@@ -10,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from codegen import ir
 from codegen.errors import DoesNotFit
 from codegen.liveness import ALIGNMENT, Liveness, Overlap, Storage, aligned, liveness
 from codegen.schedule import order_of_ops
 
-__all__ = ["ALIGNMENT", "Overlap", "Plan", "PlanRow", "plan", "plan_greedy_tflm", "require_fit"]
+__all__ = ["ALIGNMENT", "Overlap", "Plan", "PlanRow", "plan", "require_fit"]
+
+Int64s = NDArray[np.int64]
 
 #: Limits on work: calls of _Placement.lowest, and storages for which branch and bound is tried.
 _PROMOTION_CALLS = 2_000
@@ -90,33 +95,6 @@ def plan(
     return min(plans, key=lambda candidate: candidate.arena_bytes)
 
 
-def plan_greedy_tflm(graph: ir.Graph, *, scratch: Mapping[int, int] | None = None) -> Plan:
-    """The arena as TFLM plans it: the file's order, largest first, lowest gap, 16-byte alignment.
-
-    A Reshape copies here, so its output has bytes of its own.
-    """
-    copies = graph.with_ops(
-        tuple(_as_copy(op) if isinstance(op, ir.Reshape) else op for op in graph.ops)
-    )
-    order = tuple(range(len(graph.ops)))
-    lives = liveness(copies, order, scratch=scratch or {}, overlaps={})
-    storages = lives.storages
-    # Tensors in file order, then scratch; among equal sizes TFLM takes the last first.
-    file_order = sorted(
-        range(len(storages)), key=lambda i: (storages[i].scratch_of, *storages[i].tensors)
-    )
-    largest_first = sorted(
-        reversed(file_order), key=lambda i: -aligned(storages[i].size_bytes, _TFLM_ALIGNMENT)
-    )
-    offsets = _Placement(lives, _TFLM_ALIGNMENT).first_fit(largest_first)
-    return _plan_of(graph, order, lives, offsets, _TFLM_ALIGNMENT)
-
-
-def _as_copy(op: ir.Reshape) -> ir.Op:
-    """An op of no particular kind with the same operands: what liveness takes for a copy."""
-    return ir.Op(name=op.name, inputs=op.inputs, outputs=op.outputs, source=op.source)
-
-
 def require_fit(graph: ir.Graph, plan: Plan, have_bytes: int, what: str) -> None:
     """Refuses an arena larger than `have_bytes`.
 
@@ -134,11 +112,7 @@ def require_fit(graph: ir.Graph, plan: Plan, have_bytes: int, what: str) -> None
 
 
 def _plan_of(
-    graph: ir.Graph,
-    order: tuple[int, ...],
-    lives: Liveness,
-    placed: Sequence[int],
-    alignment: int = ALIGNMENT,
+    graph: ir.Graph, order: tuple[int, ...], lives: Liveness, placed: Sequence[int]
 ) -> Plan:
     offsets, scratch_offsets = [-1] * len(graph.tensors), [-1] * len(graph.ops)
     rows = []
@@ -158,7 +132,7 @@ def _plan_of(
         order=order,
         offsets=tuple(offsets),
         scratch_offsets=tuple(scratch_offsets),
-        arena_bytes=aligned(_top(lives.storages, placed), alignment),
+        arena_bytes=_top(lives.storages, placed),
         scratch_bytes=max(scratches, default=0),
         lower_bound_bytes=lives.lower_bound_bytes,
         peak_op=order[lives.peak] if order else -1,
@@ -176,46 +150,45 @@ class _Placement:
     """Which storages may not share bytes, and the lowest offset that is left for one of them."""
 
     def __init__(self, lives: Liveness, alignment: int = ALIGNMENT) -> None:
-        self.sizes = [aligned(storage.size_bytes, alignment) for storage in lives.storages]
+        self.sizes = np.array([aligned(s.size_bytes, alignment) for s in lives.storages], np.int64)
+        self._first = np.array([s.first for s in lives.storages], np.int64)
+        self._last = np.array([s.last for s in lives.storages], np.int64)
         self._offers = {(pair.input, pair.output): pair.offer for pair in lives.pairs}
         partners: list[set[int]] = [set() for _ in lives.storages]
         for a, b in self._offers:
             partners[a].add(b)
             partners[b].add(a)
-        self._partners = [tuple(sorted(others)) for others in partners]
-        self._strangers = [
-            tuple(j for j in conflicts if j not in partners[i])
-            for i, conflicts in enumerate(lives.conflicts)
-        ]
+        self._partners = [sorted(others) for others in partners]
 
-    def lowest(self, index: int, offsets: Sequence[int], start: int = 0) -> int:
+    def lowest(self, index: int, offsets: Int64s, start: int = 0) -> int:
         """The lowest offset >= start for one storage; `offsets` is -1 for those not placed yet."""
-        strangers = sorted(
-            (offsets[j], offsets[j] + self.sizes[j])
-            for j in self._strangers[index]
-            if offsets[j] >= 0
-        )
+        is_stranger = self._first <= self._last[index]
+        is_stranger &= self._last >= self._first[index]
+        is_stranger &= offsets >= 0
+        is_stranger[self._partners[index]] = False
+        strangers = np.flatnonzero(is_stranger)
+        strangers = strangers[np.argsort(offsets[strangers], kind="stable")]
+        starts = offsets[strangers]
+        ends = starts + self.sizes[strangers]
         partners = [j for j in self._partners[index] if offsets[j] >= 0]
         if not partners:
-            return self._gap(index, strangers, start)
+            return self._gap(index, starts, ends, start)
         # A partner is in the way up to its end, or up to where its offer begins.
         tries = {start}
         for j in partners:
-            tries.add(offsets[j] + self.sizes[j])
-            tries.update(self._beside(index, j, offsets[j]))
-        gaps = (self._gap(index, strangers, offset) for offset in tries if offset >= start)
+            tries.add(int(offsets[j] + self.sizes[j]))
+            tries.update(self._beside(index, j, int(offsets[j])))
+        gaps = (self._gap(index, starts, ends, offset) for offset in tries if offset >= start)
         return min(
             gap for gap in gaps if all(self._is_free(index, gap, j, offsets[j]) for j in partners)
         )
 
-    def _gap(self, index: int, strangers: Sequence[tuple[int, int]], start: int) -> int:
-        """The first offset >= start at which a storage meets none of the sorted strangers."""
-        offset, size = start, self.sizes[index]
-        for other_start, other_end in strangers:
-            if other_start >= offset + size:
-                break
-            offset = max(offset, other_end)
-        return offset
+    def _gap(self, index: int, starts: Int64s, ends: Int64s, lowest: int) -> int:
+        """The first offset >= lowest at which a storage meets none of the sorted strangers."""
+        # Entry i: the end of what lies below stranger i, or of all of them.
+        free_from = np.maximum.accumulate(np.concatenate([[lowest], ends]))
+        is_gap = starts >= free_from[:-1] + self.sizes[index]
+        return int(free_from[is_gap.argmax() if is_gap.any() else -1])
 
     def _beside(self, index: int, other: int, other_offset: int) -> list[int]:
         """Offsets that an offer between two storages makes worth trying."""
@@ -238,10 +211,10 @@ class _Placement:
 
     def first_fit(self, sequence: Sequence[int]) -> list[int]:
         """Places storages in this sequence, each as low as it goes."""
-        offsets = [-1] * len(self.sizes)
+        offsets = np.full(len(self.sizes), -1, np.int64)
         for index in sequence:
             offsets[index] = self.lowest(index, offsets)
-        return offsets
+        return offsets.tolist()
 
 
 def _place(lives: Liveness) -> list[int]:
@@ -311,31 +284,32 @@ class _Search:
     def __init__(self, lives: Liveness, offsets: list[int], top: int) -> None:
         self._lives = lives
         self._placement = _Placement(lives)
+        self._sizes: list[int] = self._placement.sizes.tolist()
         self._best, self._best_top = offsets, top
         self._calls = 0
         self._times = [
             range(storage.first + 1, storage.last + 2) for storage in lives.storages
         ]  # shifted by one: -1 becomes 0
         self._unplaced = [-saving for saving in lives.saved_bytes]
-        for size, times in zip(self._placement.sizes, self._times, strict=True):
+        for size, times in zip(self._sizes, self._times, strict=True):
             for time in times:
                 self._unplaced[time] += size
         self._floor = [0] * len(self._unplaced)
 
     def run(self) -> list[int]:
         """The best offsets found within the limit of work."""
-        self._descend([-1] * len(self._times), 0, 0)
+        self._descend(np.full(len(self._times), -1, np.int64), 0, 0)
         return self._best
 
-    def _descend(self, offsets: list[int], last_offset: int, top: int) -> None:
-        waiting = [i for i, offset in enumerate(offsets) if offset < 0]
+    def _descend(self, offsets: Int64s, last_offset: int, top: int) -> None:
+        waiting = np.flatnonzero(offsets < 0).tolist()
         if not waiting:
-            self._best, self._best_top = list(offsets), top
+            self._best, self._best_top = offsets.tolist(), top
             return
         self._calls += len(waiting)
+        sizes = self._sizes
         moves = sorted(
-            (self._placement.lowest(i, offsets, last_offset), -self._placement.sizes[i], i)
-            for i in waiting
+            (self._placement.lowest(i, offsets, last_offset), -sizes[i], i) for i in waiting
         )
         # Something must start below the lowest end of what could come next, or it could drop there.
         lowest_end = min(offset - size for offset, size, _ in moves)

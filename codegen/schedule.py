@@ -17,7 +17,9 @@ from codegen.liveness import Overlap, aligned, storage_of_tensors, usable_offers
 _MAX_OPS = 512
 _MAX_STATES = 100_000
 _MAX_BEAM_WIDTH = 64
-_MAX_LOOKS = 1_000_000  # at an op, to see whether it can run next
+#: Looks at an op, to see whether it can run next, and at the tensors that it reads.
+_MAX_BEST_FIRST_LOOKS = 1_000_000
+_MAX_BEAM_LOOKS = 1_500_000
 
 
 def order_of_ops(
@@ -35,7 +37,7 @@ def order_of_ops(
     if file_peak <= memory.unavoidable_bytes:
         return file_order
     found = _best_first(memory) or _beam(memory)
-    return found if memory.peak_bytes(found) < file_peak else file_order
+    return found if found and memory.peak_bytes(found) < file_peak else file_order
 
 
 class _Memory:
@@ -116,6 +118,10 @@ class _Memory:
             done, peak = done | 1 << index, max(peak, needed)
         return peak
 
+    def reads(self, index: int) -> int:
+        """How many tensors an op reads."""
+        return len(self._reads[index])
+
     def ready(self, done: int) -> list[int]:
         """Ops that can run next, in file order."""
         return [
@@ -141,9 +147,10 @@ def _best_first(memory: _Memory) -> tuple[int, ...]:
         if done == everything:
             return _walk_back(came_from, done)
         looks += memory.n_ops
-        if looks > _MAX_LOOKS or age > _MAX_STATES:
+        if looks > _MAX_BEST_FIRST_LOOKS or age > _MAX_STATES:
             return ()
         for index in memory.ready(done):
+            looks += memory.reads(index)
             needed, after_bytes = memory.step(done, live_bytes, index)
             age += 1
             after = done | 1 << index
@@ -161,8 +168,11 @@ def _walk_back(came_from: Mapping[int, tuple[int, int]], done: int) -> tuple[int
 
 
 def _beam(memory: _Memory) -> tuple[int, ...]:
-    """A good order: the best few states after each op."""
-    width = max(1, min(_MAX_BEAM_WIDTH, _MAX_LOOKS // memory.n_ops**2))
+    """A good order: the best few states after each op; empty where that is too much work."""
+    reads = sum(memory.reads(index) for index in range(memory.n_ops))
+    width = min(_MAX_BEAM_WIDTH, _MAX_BEAM_LOOKS // (memory.n_ops * (memory.n_ops + reads)))
+    if not width:
+        return ()
     states: list[tuple[int, int, tuple[int, ...], int]] = [
         (memory.start_bytes, memory.start_bytes, (), 0)
     ]
