@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from codegen.errors import CodegenError
 from codegen.generate import generate
 from codegen.limits import BoardLimits
 from hil.board import BOARDS_DIR, Board
-from hil.build import Firmware, build
+from hil.build import Firmware, build, forget_oldest
 from hil.errors import FlashError, HilError, LinkError, TargetFault, UsageError
 from hil.expected import ExpectedOutputs
 from hil.lab import Place, lab_path, open_place, read_lab
@@ -126,6 +127,8 @@ def measure_model(
 
         def prepare(options: EngineOptions) -> tuple[Firmware, Manifest]:
             with _lock(model_dir):
+                model_dir.mkdir(exist_ok=True)
+                os.utime(model_dir)  # used now: not the first to be forgotten
                 generate(
                     tflite,
                     name=name,
@@ -139,6 +142,7 @@ def measure_model(
         if engine == "tflm":
             options = _with_smallest_arena(place, prepare, options)
         firmware, manifest = prepare(options)
+        forget_oldest(folder)
         outputs = (expected or ExpectedOutputs()).of(tflite, manifest.inputs, procedure.seeds)
         return measure(place, firmware, manifest, outputs, procedure)
 

@@ -37,6 +37,9 @@ FIRMWARE_DIR = ROOT / "firmware"
 BUILDS_DIR = ROOT / "build" / "firmware"
 COMPILER = "arm-none-eabi-gcc"
 
+#: Builds, and generated folders, that are kept for each board: hundreds of megabytes, no more.
+KEPT_FOLDERS = 300
+
 # Python modules that the platform's builder takes its facts from.
 _BUILDER_MODULES = ("hil/board.py", "hil/recipe.py")
 _KEPT = ("firmware.elf", "firmware.map", "toolchain.json")
@@ -111,7 +114,11 @@ def build(
     parts_id = _parts_id(recipe, board)
     build_id = _build_id(parts_id, model_dir, recipe)
     finished = builds_dir / board.id / build_id
-    if not finished.is_dir():
+    if f"[env:{board.id}]" not in (FIRMWARE_DIR / "platformio.ini").read_text(encoding="utf-8"):
+        raise UsageError(f"firmware/platformio.ini has no [env:{board.id}]; add that line")
+    if finished.is_dir():
+        os.utime(finished)  # the least recently used ones go first
+    else:
         deadline = time.monotonic() + timeout_s
         finished.parent.mkdir(parents=True, exist_ok=True)
         what = f"{recipe.model} with engine {recipe.engine}"
@@ -119,6 +126,7 @@ def build(
             if not finished.is_dir():
                 parts = finished.with_name(f"parts-{parts_id}")
                 _Work(what, model_dir, board, finished, parts, jobs).run(deadline, lock)
+        forget_oldest(finished.parent)
     return _read_firmware(finished, board.id, build_id)
 
 
@@ -170,6 +178,7 @@ class _Work:
             if not key.startswith(("PLATFORMIO_", "HIL_"))
         }
         if self.parts.is_dir():
+            os.utime(self.parts)
             inherited["HIL_PARTS_DIR"] = str(self.parts)
         return inherited | {
             "HIL_MODEL_DIR": str(self.model_dir),
@@ -194,6 +203,20 @@ class _Work:
             staged.rename(self.parts)
         except OSError:  # a build of another model was quicker
             shutil.rmtree(staged)
+
+
+def forget_oldest(folder: Path, keep: int = KEPT_FOLDERS) -> None:
+    """Removes the least recently used folders but for `keep`, so that searches fill no disk."""
+    aged = []
+    for path in folder.iterdir():
+        if path.suffix != ".partial":
+            with contextlib.suppress(FileNotFoundError):  # another process forgets, too
+                if path.is_dir():
+                    aged.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(aged, reverse=True)[keep:]:
+        shutil.rmtree(path, ignore_errors=True)
+        for suffix in (".log", ".lock"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _run(

@@ -105,6 +105,12 @@ def read_lab(path: Path | None = None) -> Lab:
         if entry.board not in board_ids():
             known = ", ".join(board_ids())
             raise BoardFileError(path, where, f"no board {entry.board!r}; known are {known}")
+        if not name.strip() or not name.isprintable():
+            raise BoardFileError(
+                path, where.encode("unicode_escape").decode(), "has no name to print"
+            )
+        if not entry.port:
+            raise BoardFileError(path, where, "key 'port' is empty")
         if ":" in name or "," in name:
             raise BoardFileError(path, where, "the name of a place holds neither ':' nor ','")
     return lab

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 
 from hil import build as build_module
 from hil.board import Board, board_ids, get_board
-from hil.build import FIRMWARE_DIR, build
+from hil.build import FIRMWARE_DIR, build, forget_oldest
 from hil.errors import BuildError, DoesNotFit, UsageError
 from hil.recipe import Recipe, read_recipe
 
@@ -274,6 +275,27 @@ def test_a_build_killed_half_way_is_done_again(model_dir: Path, empty_builds_dir
 
     assert firmware.elf.is_file()
     assert not list(partials.glob("*.partial"))
+
+
+def test_the_least_recently_used_folders_are_forgotten(tmp_path: Path) -> None:
+    for age, name in enumerate("abc"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.log").touch()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    (tmp_path / "d.partial").mkdir()
+
+    forget_oldest(tmp_path, keep=2)
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.log", "b", "b.log", "d.partial"]
+
+
+def test_a_board_without_an_environment_says_which_line_to_add(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    board = dataclasses.replace(get_board("nrf52840_dk"), id="mine")
+
+    with pytest.raises(UsageError, match=r"platformio\.ini has no \[env:mine\]; add that line"):
+        build(model_dir, board, builds_dir=tmp_path)
 
 
 def test_a_build_that_does_not_end_is_killed(empty_builds_dir: Path) -> None:
