@@ -119,6 +119,9 @@ class ExceptionUnit:
             raise Lockup(f"an exception return (0x{exc_return:08x}) without an active exception")
         self._active.pop()
         engine = self._engine
+        # the stack pointer can only be chosen in thread mode; the frame brings the exception number
+        xpsr = engine.reg_read(arm.UC_ARM_REG_XPSR)
+        engine.reg_write(arm.UC_ARM_REG_XPSR, xpsr & ~_XPSR_EXCEPTION)
         control = engine.reg_read(arm.UC_ARM_REG_CONTROL) & ~(_CONTROL_SPSEL | CONTROL_FPCA)
         control |= (_CONTROL_SPSEL if exc_return & 4 else 0) | (
             0 if exc_return & 0x10 else CONTROL_FPCA
