@@ -129,6 +129,7 @@ class Cpu:
         self._hook(invalid, self._on_unmapped)
         self._image: Image | None = None
         self._exact_pc: int | None = None  # the current block starts at this reading instruction
+        self._exact_from = 0  # and the bus has had so many accesses then
         self._is_writing = False  # a peripheral; then the engine's pc is exact
         self._fault: Fault | None = None
         self._interrupt: int | None = None
@@ -244,7 +245,7 @@ class Cpu:
             self.reset()
         elif isinstance(self._trouble, NeedExactTime):
             self._cut_current()
-            self._exact_pc = self._pc
+            self._exact_pc, self._exact_from = self._pc, self._bus.accesses
         elif self._trouble is not None:
             raise self._trouble
         elif self._fault is not None:
@@ -408,10 +409,14 @@ class Cpu:
         """Cycles up to the instruction that accesses a peripheral right now."""
         if self._is_writing:
             return self.clock.before(self._engine.reg_read(arm.UC_ARM_REG_PC))
-        address, _ = self._blocks.current
+        address, code = self._blocks.current
         if self._exact_pc != address:
             raise NeedExactTime
-        self._exact_pc = None
+        reads = self._bus.accesses - self._exact_from  # since the block began, this one included
+        if reads > 1:  # the same instruction's, if it loads that many words
+            first = next(decode(code, address, self.board.mcu.core))
+            if reads > (2 if first.kind == "load_pair" else first.registers):
+                raise NeedExactTime
         return self.clock.before(address)
 
     def _request_reset(self) -> None:
