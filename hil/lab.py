@@ -106,9 +106,7 @@ def read_lab(path: Path | None = None) -> Lab:
             known = ", ".join(board_ids())
             raise BoardFileError(path, where, f"no board {entry.board!r}; known are {known}")
         if not name.strip() or not name.isprintable():
-            raise BoardFileError(
-                path, where.encode("unicode_escape").decode(), "has no name to print"
-            )
+            raise BoardFileError(path, "places", f"{name!r} is no name for a place")
         if not entry.port:
             raise BoardFileError(path, where, "key 'port' is empty")
         if ":" in name or "," in name:
