@@ -36,7 +36,7 @@ def build_plugin(folder: Path) -> Path:
         pytest.skip("there is no gcc for this machine to build QEMU's plugin; apt install gcc")
     library = folder / "count_plugin.so"
     command = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    subprocess.run([*command, str(_PLUGIN), "-o", str(library)], check=True, timeout=10)
+    subprocess.run([*command, str(_PLUGIN), "-o", str(library)], check=True, timeout=60)
     return library
 
 
@@ -49,7 +49,7 @@ def run_qemu(plugin: Path, core: str, elf: Path) -> QemuRun:
         "-semihosting-config", "enable=on,target=native,chardev=console",
         "-plugin", f"{plugin},out={counts}",
     ]  # fmt: skip
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     complaint = done.stderr.decode(errors="replace")
     if "plugin" in complaint:
         pytest.skip(f"this QEMU does not take the plugin (7.2 does): {complaint.strip()}")
