@@ -43,18 +43,17 @@ class Product:
     @property
     def bias(self) -> Int64s:
         """(out_c,), bias - in_zp * sum(weights), for activations that are used as they are."""
-        folded: Int64s = self.layer_bias - self.quant.in_zp * self.weights.astype(np.int64).sum(
-            axis=1
-        )
+        sums = self.weights.sum(axis=1, dtype=np.int64)
+        folded: Int64s = self.layer_bias - self.quant.in_zp * sums
         return folded
 
     @property
     def sum_range(self) -> tuple[Int64s, Int64s]:
         """(out_c,) lowest and highest sum of each channel, bias included, over all activations."""
-        weights = self.weights.astype(np.int64)
-        at_lowest, at_highest = weights * -128, weights * 127
-        lowest: Int64s = self.bias + np.minimum(at_lowest, at_highest).sum(axis=1)
-        highest: Int64s = self.bias + np.maximum(at_lowest, at_highest).sum(axis=1)
+        positive = np.maximum(self.weights, 0).sum(axis=1, dtype=np.int64)
+        negative = np.minimum(self.weights, 0).sum(axis=1, dtype=np.int64)
+        lowest: Int64s = self.bias - 128 * positive + 127 * negative
+        highest: Int64s = self.bias + 127 * positive - 128 * negative
         return lowest, highest
 
     def outputs(self, sums: Int64s) -> Int64s:
@@ -123,7 +122,7 @@ class Layout(enum.StrEnum):
 def refuse_pairs(weights: Int8s) -> str | None:
     """Why weights (out_c, depth) cannot be laid out as PAIRS, or None."""
     low, high = _channel_pairs(weights)
-    if np.any(high.astype(np.int64) - (low < 0) < -128):
+    if np.any((high == -128) & (low < 0)):
         return "a weight of -128 stands beside a negative one in the pair of channels"
     return None
 
@@ -135,14 +134,20 @@ def pair_segment(weights: Int8s) -> int:
         weights: (out_c, depth) in the order in which they are multiplied.
     """
     _, high = _channel_pairs(weights)
-    magnitudes = np.abs(high.astype(np.int64))
+    magnitudes = np.abs(high.astype(np.int16))
     depth = int(weights.shape[1])
     segment = depth
     starts = np.array([0])
-    while np.any(np.add.reduceat(magnitudes, starts, axis=1) * MAX_MAGNITUDE >= PAIR_SUM_LIMIT):
+    while np.any(_sums(magnitudes, starts) * MAX_MAGNITUDE >= PAIR_SUM_LIMIT):
         segment = 1 << ((segment - 1).bit_length() - 1)
         starts = np.arange(0, depth, segment)
     return segment
+
+
+def _sums(rows: NDArray[np.int16], starts: NDArray[np.intp]) -> Int64s:
+    """The sum of each row from each start to the next."""
+    sums: Int64s = np.add.reduceat(rows, starts, axis=1, dtype=np.int64)
+    return sums
 
 
 def _channel_pairs(weights: Int8s) -> tuple[Int8s, Int8s]:
