@@ -13,7 +13,7 @@ from typing import Any
 
 from hil.bench import board_limits, measure_model
 from hil.console import say
-from hil.errors import UsageError
+from hil.errors import HilError, UsageError
 from hil.expected import ExpectedOutputs
 from hil.lab import board_of, open_place, read_lab
 from hil.record import Record
@@ -91,6 +91,8 @@ def search_and_finish(settings: StudySettings, store: Store) -> bool:
     if result.interrupted:
         say("stopped; the same command goes on from here")
         return False
+    if not result.counts.get("measured"):
+        raise HilError(f"no network of study {settings.name} could be measured; see above")
     finish_study(
         settings,
         test=data.test,

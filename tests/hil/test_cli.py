@@ -17,6 +17,7 @@ from codegen.export_tflite import export_tflite
 from hil import cli
 from hil.board import board_ids
 from hil.store import Store
+from search.loop import StudyResult
 
 NRF = "virtual:nrf52840_dk"
 
@@ -205,6 +206,17 @@ def test_pareto_prints_tables_and_writes_files(hil, tmp_path):
     assert "3 layers" in out
     assert (tmp_path / "s1" / "pareto.md").is_file()
     assert json.loads((tmp_path / "p.json").read_text())["study"] == "s1"
+
+
+def test_a_study_that_measured_nothing_is_a_failure(hil, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "hil.cli_search.run_study", lambda *_, **__: StudyResult({"failed": 2}, False, False)
+    )
+
+    code, out, err = hil("search", "--study", "s", "--board", NRF, "--store", tmp_path / "s.sqlite")
+
+    assert (code, out) == (1, "")
+    assert "no network of study s could be measured" in err
 
 
 def test_an_unforeseen_error_is_a_sentence_that_offers_the_traceback(hil, monkeypatch):
