@@ -47,6 +47,8 @@ class MemoryMap:
             for memory in run:
                 at = memory.origin - run[0].origin
                 view = data[at : at + memory.size_bytes]
+                if memory.kind == "flash":
+                    view[:] = b"\xff" * memory.size_bytes  # as delivered: erased
                 self.regions.append(Region(memory, view, host_address + at))
         shown = {region.memory.name: region for region in self.regions}
         for memory in board.memory:

@@ -44,6 +44,13 @@ def test_ram_takes_writes_up_to_its_end_and_flash_takes_none(board, assemble):
         _read(board, assemble, board.flash_memory.end - 4, "str")
 
 
+def test_flash_that_nobody_wrote_is_erased(board, assemble):
+    last_word = board.flash_memory.end - 4
+    text = f"start: ldr r1, ={last_word:#x}\nldr r0, [r1]\nlsrs r0, r0, #24\nEXIT\n"
+
+    assert run_program(board, assemble(board, text, "erased").read_bytes()).exit_code == 0xFF
+
+
 def test_ram_is_one_piece_for_an_access_across_a_border(board, assemble):
     """Unaligned words across DTCM and SRAM1, SRAM1 and SRAM2."""
     borders = [m.end for m in board.memory if any(o.origin == m.end for o in board.memory)]
