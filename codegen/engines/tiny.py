@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from codegen import passes
 from codegen.emit import banner, environment
-from codegen.engines import Generated, Job, register
+from codegen.engines import Generated, Job, Objective, register
 from codegen.errors import DoesNotFit
 from codegen.ir import DType, Graph, Op, Reshape, Tensor
 from codegen.kernels import Kernel, choose
@@ -68,14 +68,28 @@ class ModelIo:
 def generate_tiny(job: Job) -> Generated:
     """C for one model: model.c with the functions and model_weights.c with the constants.
 
+    Where the arena of the objective's kernels is larger than the board's RAM, the kernels are those
+    with the least scratch, and the manifest says so.
+
     Raises:
         UnsupportedOp: no kernel runs an op.
         DoesNotFit: the arena or the constants are larger than the board's memory.
     """
     graph = passes.run(job.graph)
     _require_each_tensor_fits(job, graph)
+    options: dict[str, str] = {"objective": job.options.objective}
+    kernels, memory = _chosen_for(graph, job.options.objective)
+    if memory.arena_bytes > job.board.arena_limit_bytes and job.options.objective != "sram":
+        kernels, memory = _chosen_for(graph, "sram")
+        options["kernels"] = "sram"
+    require_fit(graph, memory, job.board.arena_limit_bytes, _arena_words(job))
+    return emit_model(job, graph, kernels, memory, options)
+
+
+def _chosen_for(graph: Graph, objective: Objective) -> tuple[dict[int, Kernel], Plan]:
+    """The kernel of each op that is best for an objective, and the plan with these kernels."""
     kernels = {
-        index: choose(graph, op, job.options.objective)
+        index: choose(graph, op, objective)
         for index, op in enumerate(graph.ops)
         if not isinstance(op, Reshape)
     }
@@ -85,8 +99,7 @@ def generate_tiny(job: Job) -> Generated:
         scratch={index: cost.scratch_bytes for index, cost in costs.items() if cost.scratch_bytes},
         overlaps={index: cost.overlaps for index, cost in costs.items() if cost.overlaps},
     )
-    require_fit(graph, memory, job.board.arena_limit_bytes, _arena_words(job))
-    return emit_model(job, graph, kernels, memory)
+    return kernels, memory
 
 
 def _arena_words(job: Job) -> str:
@@ -104,14 +117,21 @@ def _require_each_tensor_fits(job: Job, graph: Graph) -> None:
                 )
 
 
-def emit_model(job: Job, graph: Graph, kernels: Mapping[int, Kernel], memory: Plan) -> Generated:
+def emit_model(
+    job: Job,
+    graph: Graph,
+    kernels: Mapping[int, Kernel],
+    memory: Plan,
+    options: Mapping[str, str],
+) -> Generated:
     """C for a graph that has been planned.
 
     Args:
-        job: the board, and the options that the manifest repeats.
+        job: the model, the board, the objective that the compiler's flags follow.
         graph: after the passes.
         kernels: by index of the op; RESHAPE has none, because its output is its input.
         memory: offsets of tensors and scratch.
+        options: how kernels and plan were chosen; for the banner and the manifest.
 
     Raises:
         DoesNotFit: the constants are larger than the board's flash.
@@ -129,8 +149,8 @@ def emit_model(job: Job, graph: Graph, kernels: Mapping[int, Kernel], memory: Pl
             max(layers, key=lambda layer: layer.op.constant_bytes).op.symbol,
         )
     return Generated(
-        sources=_sources(job, graph, memory, layers, arrays),
-        manifest=_manifest(job, graph, memory, layers, weights_bytes),
+        sources=_sources(job, graph, memory, options, layers, arrays),
+        manifest=_manifest(job, graph, memory, options, layers, weights_bytes),
     )
 
 
@@ -211,16 +231,24 @@ def _model_io(tensors: Iterable[Tensor]) -> list[ModelIo]:
 
 
 def _sources(
-    job: Job, graph: Graph, memory: Plan, layers: list[Layer], arrays: list[Array]
+    job: Job,
+    graph: Graph,
+    memory: Plan,
+    options: Mapping[str, str],
+    layers: list[Layer],
+    arrays: list[Array],
 ) -> dict[str, str]:
     env = environment()
+    choice = f"objective {options['objective']}"
+    if "kernels" in options:
+        choice += f", kernels for {options['kernels']}"
 
     def render(template: str, **names: object) -> str:
         head = banner(
             template=f"codegen/templates/{template}",
             model_name=graph.name,
             sha256=graph.sha256,
-            engine=f"tiny, objective {job.options.objective}",
+            engine=f"tiny, {choice}",
             board=job.board.board,
         )
         return head + env.get_template(template).render(**names)
@@ -246,12 +274,17 @@ def _build_flags(job: Job) -> tuple[str, ...]:
 
 
 def _manifest(
-    job: Job, graph: Graph, memory: Plan, layers: list[Layer], weights_bytes: int
+    job: Job,
+    graph: Graph,
+    memory: Plan,
+    options: Mapping[str, str],
+    layers: list[Layer],
+    weights_bytes: int,
 ) -> Manifest:
     return Manifest(
         model=model_entry(job.graph, graph),
         engine="tiny",
-        engine_options={"objective": job.options.objective},
+        engine_options=dict(options),
         board=job.board.board,
         inputs=tuple(tensor_entry(graph.tensors[i]) for i in graph.inputs),
         outputs=tuple(tensor_entry(graph.tensors[i]) for i in graph.outputs),

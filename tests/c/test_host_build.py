@@ -34,7 +34,7 @@ def test_generated_code_is_clean_under_sanitizers(family, gcc, tmp_path):
     cases = suite(family)
     memory = private_places(cases.graph, cases.kernels, overlapping=False)
     job = Job(b"", cases.graph, model_runner.LIMITS, EngineOptions())
-    generated = emit_model(job, cases.graph, cases.kernels, memory)
+    generated = emit_model(job, cases.graph, cases.kernels, memory, {"objective": "latency"})
     for name, text in generated.sources.items():
         (tmp_path / name).write_text(text)
     program = tmp_path / "model"

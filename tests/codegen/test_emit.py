@@ -129,6 +129,26 @@ def test_an_arena_that_does_not_fit_names_the_op_at_the_peak(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_fits_with_little_scratch_only_gets_kernels_with_little_scratch(tmp_path):
+    arena_bytes = {}
+    for objective in ("latency", "sram"):
+        manifest = generate(
+            small_network(), name="net", engine="tiny", board=LIMITS, out_dir=tmp_path / objective,
+            options=EngineOptions(objective=objective),
+        )  # fmt: skip
+        arena_bytes[objective] = manifest.arena_bytes
+    assert arena_bytes["sram"] < arena_bytes["latency"]
+    small_board = replace(LIMITS, ram_bytes=4096 + arena_bytes["sram"])
+
+    manifest = generate(
+        small_network(), name="net", engine="tiny", board=small_board, out_dir=tmp_path / "fits"
+    )
+
+    assert manifest.arena_bytes == arena_bytes["sram"]
+    assert manifest.engine_options == {"objective": "latency", "kernels": "sram"}
+    assert "objective latency, kernels for sram" in (tmp_path / "fits" / "model.c").read_text()
+
+
 def test_a_hopeless_tensor_is_refused_at_once(tmp_path):
     b = Builder(np.random.default_rng(0))
     huge = export_tflite(b.graph([b.conv2d(b.input((1, 16_000, 16_000, 1)), 1, (3, 3))]))

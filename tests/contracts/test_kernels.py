@@ -33,7 +33,9 @@ def test_every_kernel_gives_the_bytes_of_the_reference(family, board, suites, tm
     limits = model_runner.limits_of(board)
     # One core runs them over their inputs, the other apart from them.
     memory = private_places(graph, kernels, overlapping=board.mcu.core == "cortex-m4")
-    generated = emit_model(Job(b"", graph, limits, EngineOptions()), graph, kernels, memory)
+    generated = emit_model(
+        Job(b"", graph, limits, EngineOptions()), graph, kernels, memory, {"objective": "latency"}
+    )
     for name, text in generated.sources.items():
         (tmp_path / name).write_text(text)
     batch = some_inputs(graph, 4)
