@@ -64,11 +64,6 @@ class DepthwiseContext(Context):
     act_max: int
 
     @property
-    def plane_h(self) -> int:
-        """Rows of a plane: padding, image, padding."""
-        return _plane_shape(self.window)[0]
-
-    @property
     def plane_w(self) -> int:
         """Columns of a plane."""
         return _plane_shape(self.window)[1]

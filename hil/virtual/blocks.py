@@ -213,11 +213,6 @@ class BlockCounter:
         entry = self._table[self._header[CURRENT]]
         return int(entry[ADDRESS]), self._bytes(entry)
 
-    @property
-    def current_index(self) -> int:
-        """Where the running block stands in `counts` and `code`."""
-        return int(self._header[CURRENT])
-
     def cut(self, pc: int) -> None:
         """The current block was left before the instruction at `pc`: count only what ran of it."""
         entry = self._table[self._header[CURRENT]]
