@@ -186,7 +186,8 @@ class Board:
         """(origin, bytes) of the longest run of adjoining RAM: what the linker script uses."""
         best = (0, 0)
         start = size = 0
-        for memory in sorted((m for m in self.memory if m.kind == "ram"), key=lambda m: m.origin):
+        own = (m for m in self.memory if m.kind == "ram" and m.alias_of is None)
+        for memory in sorted(own, key=lambda m: m.origin):
             start, size = (
                 (start, size + memory.size_bytes)
                 if memory.origin == start + size
