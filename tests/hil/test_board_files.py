@@ -127,7 +127,7 @@ def test_the_readme_describes_every_key(board_id: str) -> None:
         ("size_bytes = 262_144", "size_bytes = 0x1_0000_0000", r"in the 32-bit address space"),
         ("origin = 0x2000_0000", "origin = 0x1000", r"memories 'flash' and 'ram' overlap"),
         ('name = "ram"', 'name = "flash"', r"two memories have one name"),
-        ('name = "ram"', 'name = "ram"\nalias_of = "x"', r"'ram': alias_of 'x' should name"),
+        ('alias_of = "ram"', 'alias_of = "x"', r"'code_ram': alias_of 'x' should name"),
         ("erase_bytes = [4096]", "erase_bytes = [0]", r"'flash': erase_bytes \[0\] should cover"),
         ("erase_bytes = [4096]", "erase_bytes = [4096, 4096]", r"should cover its 1,048,576 B"),
         ("baud = 115_200", "baud = 0", r"\[link\]: key 'baud' is 0"),
