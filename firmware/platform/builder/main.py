@@ -45,7 +45,7 @@ CXX_FLAGS = ["-std=c++17", "-Wall", "-fno-exceptions", "-fno-rtti"]
 CXX_FLAGS += ["-fno-threadsafe-statics", "-fno-use-cxa-atexit"]
 BENCH_FLAGS = ["-O2"]  # fixed: a model's flags must not change the code around the measured window
 LINK_FLAGS = ["-nostartfiles", "--specs=nano.specs", "-Wl,--gc-sections", "-Wl,--fatal-warnings"]
-SOURCES = (".c", ".cc", ".cpp")
+SOURCES = (".c", ".cc", ".cpp", ".S")
 
 
 def stop(message):
@@ -55,7 +55,7 @@ def stop(message):
 
 
 def sources_in(folder):
-    """C and C++ files directly in a folder, in a fixed order."""
+    """C, C++ and assembly files directly in a folder, in a fixed order."""
     return sorted(path for path in folder.iterdir() if path.suffix in SOURCES)
 
 
@@ -125,6 +125,7 @@ env.Replace(
     CCFLAGS=[*CPU_FLAGS[board.mcu.core], *COMMON_FLAGS, f"-ffile-prefix-map={ROOT}=."],
     CFLAGS=C_FLAGS,
     CXXFLAGS=CXX_FLAGS,
+    ASPPFLAGS=[*CPU_FLAGS[board.mcu.core], "-g"],
     LINKFLAGS=[
         *CPU_FLAGS[board.mcu.core],
         *LINK_FLAGS,
@@ -173,7 +174,7 @@ compiler = subprocess.run(
     [env["CC"], "--version"], check=True, capture_output=True, text=True
 ).stdout.splitlines()[0]
 suffixes = {source.suffix for folder in [model_dir, *engine_dirs] for source in sources_in(folder)}
-languages = [*(C_FLAGS if ".c" in suffixes else []), *(CXX_FLAGS if suffixes - {".c"} else [])]
+languages = [*(C_FLAGS if ".c" in suffixes else []), *(CXX_FLAGS if suffixes & {".cc", ".cpp"} else [])]
 toolchain = {
     "compiler": compiler,
     "bench_flags": [*CPU_FLAGS[board.mcu.core], *COMMON_FLAGS, *C_FLAGS, *BENCH_FLAGS],

@@ -1,0 +1,29 @@
+/*
+ * calibration.h: the table of routines that the generated microbenchmarks.S brings; its sizes are in the generated
+ * calibration_sizes.h.
+ */
+#ifndef CALIBRATION_H
+#define CALIBRATION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "calibration_sizes.h" /* CALIBRATION_BENCHMARKS, CALIBRATION_ARENA_{BYTES,FROM,TO} */
+
+/* One routine: `turns` times its copies of the body; returns the cycles between its two readings of the counter. */
+typedef uint32_t (*calibration_routine_fn)(uint32_t turns, uint8_t *data, volatile uint32_t *cycle_counter);
+
+/* Addresses are numbers: some are views of a memory that the linker knows at another address. */
+typedef struct {
+    uint32_t linked_at;
+    uint32_t bytes;
+    uint32_t run_at;
+    uint32_t copied; /* 1: to be copied from linked_at to run_at first */
+    uint32_t data;   /* the memory that its loads and stores go to */
+    uint32_t turns;
+} calibration_routine_t;
+
+/* Of each benchmark the short and the long routine. */
+extern const calibration_routine_t calibration_routines[CALIBRATION_BENCHMARKS][2];
+
+#endif
