@@ -83,6 +83,18 @@ class Procedure:
 STANDARD = Procedure()
 
 
+@contextlib.contextmanager
+def booted(place: Place, firmware: Firmware) -> Iterator[Wire]:
+    """A wire to the firmware, which was flashed and has started."""
+    # The port is open before the firmware starts, so that its boot message is not missed.
+    with SerialLink(place.port, place.board.link.baud) as link:
+        link.discard()
+        place.flash(firmware.elf)
+        wire = Wire(link, place.name)
+        wire.wait_boot(BOOT_S)
+        yield wire
+
+
 def measure(
     place: Place,
     firmware: Firmware,
@@ -109,7 +121,7 @@ def measure(
     assert len(expected) == procedure.inputs > 0, "one expected output for each input"
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     try:
-        with _booted(place, firmware) as wire:
+        with booted(place, firmware) as wire:
             return _measure(wire, place, firmware, manifest, expected, procedure, started_at)
     except (LinkError, WireError, TargetFault) as error:
         seen = _fault(place)
@@ -122,7 +134,7 @@ def measure(
 def starts(place: Place, firmware: Firmware) -> bool:
     """Whether a firmware starts and says hello; False if its engine refuses to run or it faults."""
     try:
-        with _booted(place, firmware) as wire:
+        with booted(place, firmware) as wire:
             wire.hello()
     except (WireError, TargetFault):
         return False
@@ -131,18 +143,6 @@ def starts(place: Place, firmware: Firmware) -> bool:
             raise
         return False
     return True
-
-
-@contextlib.contextmanager
-def _booted(place: Place, firmware: Firmware) -> Iterator[Wire]:
-    """A wire to the firmware, which was flashed and has started."""
-    # The port is open before the firmware starts, so that its boot message is not missed.
-    with SerialLink(place.port, place.board.link.baud) as link:
-        link.discard()
-        place.flash(firmware.elf)
-        wire = Wire(link, place.name)
-        wire.wait_boot(BOOT_S)
-        yield wire
 
 
 def _fault(place: Place) -> str | None:

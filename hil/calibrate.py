@@ -1,0 +1,139 @@
+"""Micro-benchmarks on a place and on its twin: what they take, and how far the two are apart.
+
+The same firmware runs in both: on the place over the serial port, and in this process on a virtual
+board whose constants can be chosen. Not here: which benchmarks there are (microbenchmarks), fitting
+constants (fitting).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hil.board import Board
+from hil.build import Firmware, build
+from hil.errors import FirmwareMismatch, WireError
+from hil.lab import Place
+from hil.microbenchmarks import IMAGES_DIR, Microbenchmark, write_image_folder
+from hil.session import booted
+from hil.wire import CHUNK_BYTES, Data, encode, parse_line
+
+if TYPE_CHECKING:
+    from hil.virtual.cpu import Cpu
+
+_PAIR = struct.Struct("<2I")  # the firmware's input: first, count; its output: short, long
+_RUN_S = 60.0  # for all micro-benchmarks: milliseconds on hardware, seconds on a virtual board
+_BOOT_AND_RUN_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The calibration firmware of a board and what it holds."""
+
+    board: Board
+    firmware: Firmware
+    benchmarks: tuple[Microbenchmark, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Cycles of one micro-benchmark's short and long routine."""
+
+    benchmark: Microbenchmark
+    short_cycles: int
+    long_cycles: int
+
+    @property
+    def cycles(self) -> float:
+        """Of one body."""
+        return self.benchmark.cycles_per_body(self.short_cycles, self.long_cycles)
+
+
+def build_image(board: Board) -> Image:
+    """The calibration firmware of a board, built if it is not there yet."""
+    folder = IMAGES_DIR / board.id
+    benchmarks = write_image_folder(board, folder)
+    return Image(board, build(folder, board), tuple(benchmarks))
+
+
+def measure(place: Place, image: Image) -> list[Reading]:
+    """Flashes the image and runs every micro-benchmark once.
+
+    Raises:
+        FirmwareMismatch: the board runs something else.
+        HilError: flashing, the link or the protocol failed.
+    """
+    size = _PAIR.size * len(image.benchmarks)
+    with booted(place, image.firmware) as wire:
+        hello = wire.hello()
+        if hello.build != image.firmware.build_id:
+            raise FirmwareMismatch("build", image.firmware.build_id, hello.build)
+        if hello.out_bytes != size:
+            raise FirmwareMismatch("output bytes", str(size), str(hello.out_bytes))
+        wire.feed(_PAIR.pack(0, len(image.benchmarks)))
+        wire.run(1, timeout_s=_RUN_S)
+        return _readings(image.benchmarks, wire.outputs(size))
+
+
+class Twin:
+    """A virtual board in this process that runs the image with constants of one's choice.
+
+    Args:
+        image: what it runs.
+        benchmarks: those of the image that are run; all by default.
+    """
+
+    def __init__(self, image: Image, benchmarks: Sequence[Microbenchmark] | None = None) -> None:
+        self._image = image
+        self.benchmarks = list(image.benchmarks if benchmarks is None else benchmarks)
+        self._elf = image.firmware.elf.read_bytes()
+        size = _PAIR.size * len(image.benchmarks)
+        commands = []
+        for first, count in _runs([image.benchmarks.index(b) for b in self.benchmarks]):
+            commands += [encode("in", 0, _PAIR.pack(first, count).hex()), encode("run", 1)]
+        for offset in range(0, size, CHUNK_BYTES):
+            commands.append(encode("out", offset, min(CHUNK_BYTES, size - offset)))
+        self._commands = b"".join(commands)
+
+    def measure(self, board: Board) -> list[Reading]:
+        """Readings on a board with these constants."""
+        from hil.virtual.cpu import Cpu  # loads the emulator, which takes a while
+        from hil.virtual.image import load_elf
+        from hil.virtual.program import MemoryConsole
+
+        console = MemoryConsole()
+        cpu = Cpu(board, console)
+        cpu.load(load_elf(self._elf, cpu.memory))
+        console.restart(cpu, self._commands)
+        cpu.run()  # until it waits for a command that does not come
+        outputs = _outputs(bytes(console.output))
+        size = _PAIR.size * len(self._image.benchmarks)
+        if len(outputs) != size:
+            raise WireError(f"{size} bytes of cycles", cpu.fault_text or f"{len(outputs)} bytes")
+        readings = dict(zip(self._image.benchmarks, _PAIR.iter_unpack(outputs), strict=True))
+        return [Reading(b, *readings[b]) for b in self.benchmarks]
+
+
+def _readings(benchmarks: Sequence[Microbenchmark], outputs: bytes) -> list[Reading]:
+    pairs = _PAIR.iter_unpack(outputs)
+    return [Reading(b, *pair) for b, pair in zip(benchmarks, pairs, strict=True)]
+
+
+def _outputs(text: bytes) -> bytes:
+    """The bytes that the answers to `out` in a firmware's output hold."""
+    lines = [parse_line(line.rstrip(b"\r")) for line in text.split(b"\n")]
+    found = [line for line in lines if isinstance(line, Data) and line.verb == "out"]
+    return b"".join(bytes.fromhex(line.values["hex"]) for line in found)
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """(first, how many) of numbers that follow each other."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and sum(runs[-1]) == number:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((number, 1))
+    return runs
