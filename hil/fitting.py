@@ -1,0 +1,167 @@
+"""Fits constants to measurements: bounded least squares on a model that is nearly linear in them.
+
+The cycles that a virtual board counts are sums of events, each times a constant; what is not linear
+is rounding, and costs that hide behind one another. So few steps are enough, each of which solves
+the linear problem within the bounds. A constant that the measurements do not determine stays as it
+was. Not here: what is measured (calibrate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+import scipy.optimize
+
+Vector = npt.NDArray[np.float64]
+
+MAX_STEPS = 8
+_LINEAR = 2e-3  # weighted residuals that differ by less from the linear forecast agree with it
+_STEP = 1 / 16  # of a constant's range, for derivatives: far above the model's rounding
+_RANK = 1e-3  # of the largest diagonal element: smaller ones are zero but for rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A constant to be fitted: where it starts and between what it lies."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a fit found.
+
+    Attributes:
+        values: of all parameters; those of `undetermined` are where they started.
+        standard_errors: of the fitted ones.
+        undetermined: those that the measurements say nothing about, or nothing that would not
+            follow from others.
+        model: what the model gives with these values.
+        evaluations: how often the model was asked.
+    """
+
+    values: dict[str, float]
+    standard_errors: dict[str, float]
+    undetermined: tuple[str, ...]
+    model: Vector
+    evaluations: int
+
+
+def fit(
+    parameters: Mapping[str, Parameter],
+    measured: Vector,
+    weights: Vector,
+    model: Callable[[dict[str, float]], Vector],
+) -> Fit:
+    """Values with which `model` comes closest to `measured`.
+
+    Args:
+        parameters: by name.
+        measured: one number for each quantity.
+        weights: what the differences are multiplied with.
+        model: from the values of all parameters to all quantities.
+    """
+    problem = _Problem(dict(parameters), measured, weights, model)
+    x = np.array([p.value for p in parameters.values()], dtype=np.float64)
+    differences = problem.differences(x)
+    jacobian = problem.jacobian(x, differences)
+    free = _independent(jacobian * problem.ranges)
+    for _ in range(MAX_STEPS):
+        step = problem.step(x, differences, jacobian, free)
+        forecast = differences + jacobian @ step
+        x = x + step
+        differences = problem.differences(x)
+        if np.max(np.abs(differences - forecast), initial=0.0) < _LINEAR:
+            break
+        jacobian = problem.jacobian(x, differences)
+    names = list(parameters)
+    errors = _standard_errors(jacobian[:, free], differences)
+    return Fit(
+        values=dict(zip(names, x.tolist(), strict=True)),
+        standard_errors={names[i]: error for i, error in zip(free, errors, strict=True)},
+        undetermined=tuple(name for i, name in enumerate(names) if i not in free),
+        model=measured + differences / weights,
+        evaluations=problem.evaluations,
+    )
+
+
+class _Problem:
+    """The weighted differences as a function of a vector."""
+
+    def __init__(
+        self,
+        parameters: dict[str, Parameter],
+        measured: Vector,
+        weights: Vector,
+        model: Callable[[dict[str, float]], Vector],
+    ) -> None:
+        self._names = list(parameters)
+        self._measured, self._weights, self._model = measured, weights, model
+        self.lower = np.array([p.lower for p in parameters.values()], np.float64)
+        self.upper = np.array([p.upper for p in parameters.values()], np.float64)
+        self.ranges = self.upper - self.lower
+        self.evaluations = 0
+
+    def differences(self, x: Vector) -> Vector:
+        """Model less measurement, weighted."""
+        self.evaluations += 1
+        values = dict(zip(self._names, x.tolist(), strict=True))
+        return (self._model(values) - self._measured) * self._weights
+
+    def jacobian(self, x: Vector, differences: Vector) -> Vector:
+        """Derivatives by finite steps, away from the nearer bound."""
+        columns = []
+        for i, span in enumerate(self.ranges):
+            there = x.copy()
+            there[i] += span * _STEP * (1 if x[i] < self.lower[i] + span / 2 else -1)
+            columns.append((self.differences(there) - differences) / (there[i] - x[i]))
+        return np.stack(columns, axis=1) if columns else np.zeros((len(differences), 0))
+
+    def step(self, x: Vector, differences: Vector, jacobian: Vector, free: list[int]) -> Vector:
+        """To the least squares of the linear problem, within the bounds; only `free` ones move."""
+        step = np.zeros_like(x)
+        if free:
+            solved = scipy.optimize.least_squares(
+                lambda part: differences + jacobian[:, free] @ part,
+                np.zeros(len(free)),
+                jac=lambda part: jacobian[:, free],
+                bounds=(_open(self.lower[free] - x[free]), self.upper[free] - x[free]),
+                method="dogbox",
+                x_scale=self.ranges[free],
+                xtol=1e-12,
+                ftol=1e-12,
+                gtol=1e-12,
+            )
+            step[free] = solved.x
+        return step
+
+
+def _open(lower: Vector) -> Vector:
+    """A start at 0 must not lie below the lower bound by a rounding error."""
+    return np.minimum(lower, 0.0)
+
+
+def _independent(scaled: Vector) -> list[int]:
+    """Columns that do not follow from each other; the strongest first in a pair that does."""
+    if scaled.shape[1] == 0:
+        return []
+    _, triangle, order = scipy.linalg.qr(scaled, mode="economic", pivoting=True)
+    strength = np.abs(np.diag(triangle))
+    return sorted(int(i) for i in order[: len(strength)][strength > _RANK * strength[0]])
+
+
+def _standard_errors(jacobian: Vector, differences: Vector) -> list[float]:
+    """Of the parameters of the columns, from the scatter of the differences."""
+    spare = len(differences) - jacobian.shape[1]
+    if spare <= 0 or jacobian.shape[1] == 0:
+        return [0.0] * jacobian.shape[1]
+    variance = float(differences @ differences) / spare
+    covariance = np.linalg.inv(jacobian.T @ jacobian) * variance
+    errors: list[float] = np.sqrt(np.diag(covariance)).tolist()
+    return errors
