@@ -1,0 +1,390 @@
+"""Runs a model or any ELF on a virtual board in this process and collects where its cycles go.
+
+A model goes through the very session of `hil bench`: its outputs are checked, and the profiled
+inference is one of the measured ones. Nothing is added to the firmware: the emulator is asked for
+its counts when the program counter reaches the call of `model_run`, each call out of it, and the
+return. So the cycles are those that the board's own counter shows, to the last one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from unicorn import arm_const, unicorn_const
+
+from codegen.engines import Objective
+from hil.bench import measure_model
+from hil.board import Board
+from hil.errors import UsageError
+from hil.lab import VIRTUAL, board_of, read_lab
+from hil.profile import (
+    Cost,
+    Costs,
+    Counts,
+    Instruction,
+    Layer,
+    Profile,
+    between,
+    function_code,
+    instruction_costs,
+    merged,
+)
+from hil.profile_source import Function, Program, plain, read_program
+from hil.record import Record
+from hil.running import RunReport, run_elf
+from hil.session import Procedure
+from hil.virtual.cpu import Cpu
+from hil.virtual.image import read_elf
+from hil.virtual.place import VirtualPlace
+from hil.virtual.server import Server
+from hil.virtual.timing import model_id, timing_model
+
+WINDOW = "window_cycles"  # the function of firmware/src/bench.c that times one inference
+MODEL_RUN = "model_run"
+
+
+class _Server(Server):
+    """A board's server whose core can be asked for more than the control channel gives."""
+
+    @property
+    def cpu(self) -> Cpu:
+        return self._cpu
+
+
+class ProfiledPlace(VirtualPlace):
+    """A virtual board in this process, so that its counts can be read while it runs.
+
+    Args:
+        board: whose virtual twin.
+        prepare: called with the core and each ELF before it is flashed.
+    """
+
+    def __init__(
+        self, board: Board, prepare: Callable[[Cpu, bytes], None] = lambda cpu, elf: None
+    ) -> None:
+        self.board = board
+        self.name = f"{VIRTUAL}{board.id}"
+        self.timing_model = model_id(timing_model(board.mcu.core))
+        self._prepare = prepare
+        self._lock = threading.Lock()
+        self._received = b""
+        self._control, self._theirs = socket.socketpair()
+        self._server = _Server(board)
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread.start()
+        self.port = json.loads(self._control.makefile().readline())["port"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    @property
+    def cpu(self) -> Cpu:
+        """The core."""
+        return self._server.cpu
+
+    def flash(self, elf: Path, *, until: str = "") -> None:
+        """Programs an ELF file and starts it; raises FlashError."""
+        self.stop()
+        self._prepare(self.cpu, read_elf(elf))
+        super().flash(elf, until=until)
+
+    def close(self) -> None:
+        """Stops the core; may be called again."""
+        if self._thread.is_alive():
+            self.stop()
+            self._control.close()
+            self._thread.join()
+
+    def _serve(self) -> None:
+        with self._theirs:
+            self._server.serve(self._theirs)
+
+
+def profile_elf(
+    elf: Path,
+    place: str,
+    *,
+    until: str | None = None,
+    timeout_s: float = 60.0,
+    on_output: Callable[[bytes], None] = lambda data: None,
+) -> tuple[Profile, RunReport]:
+    """The profile of a whole run of any ELF, and how it ended.
+
+    Args:
+        elf: linked for the board.
+        place: name of a virtual board.
+        until: text of its output that ends the run.
+        timeout_s: longest run, in seconds of this machine; then the profile is of what ran.
+        on_output: gets what it prints as it comes.
+
+    Raises:
+        HilError: it could not be loaded, or an instruction has no known cost.
+    """
+    board = virtual_board(place)
+    data = read_elf(elf)
+    with ProfiledPlace(board) as opened:
+        report = run_elf(opened, elf, until=until, timeout_s=timeout_s, on_output=on_output)
+        cpu = opened.cpu
+        total = cpu.clock.total()
+        costs = instruction_costs(counts_of(cpu), board.mcu.core)
+    program = read_program(data, (i.address for i in costs))
+    profile = Profile(
+        name=elf.name,
+        place=opened.name,
+        timing_model=opened.timing_model or "",
+        engine=None,
+        program=program,
+        cycles=total.cycles,
+        layers=(Layer("", "", 0, costs),),
+        between_layers={},
+        notes=(program.note,) if program.note else (),
+    )
+    return profile, report
+
+
+def profile_model(
+    tflite: bytes,
+    name: str,
+    place: str,
+    *,
+    engine: str = "tiny",
+    objective: Objective = "latency",
+    inputs: int = 3,
+) -> tuple[Profile, Record]:
+    """The profile of one inference, and the record that `hil bench` would make of it.
+
+    Args:
+        tflite: the model file, untrusted.
+        name: what the user calls it.
+        place: name of a virtual board.
+        engine: a name of codegen.engines.
+        objective: what engine `tiny` chooses its kernels for.
+        inputs: random inputs whose outputs are compared with the oracle's first.
+
+    Raises:
+        HilError: as hil.bench.measure_model.
+        CodegenError: as hil.bench.measure_model.
+    """
+    board = virtual_board(place)
+    procedure = Procedure(inputs=inputs, layers=True)
+    profiled = procedure.repeats // 2  # of the measured inferences, 0-based
+    collector = _Collector(board, inputs + procedure.warmup + profiled + 1)
+    with ProfiledPlace(board, collector.prepare) as opened:
+        record = measure_model(
+            tflite, name, opened, engine=engine, objective=objective, procedure=procedure
+        )
+        return collector.profile(record, opened, record.latency_cycles.samples[profiled]), record
+
+
+def virtual_board(place: str) -> Board:
+    """The board of a virtual place; raises UsageError for hardware."""
+    if not place.startswith(VIRTUAL):
+        board = board_of(place, read_lab())
+        raise UsageError(
+            f"{place!r} is hardware, which counts no blocks; profile on {VIRTUAL}{board.id}"
+        )
+    return board_of(place, read_lab())
+
+
+def counts_of(cpu: Cpu) -> Counts:
+    """What a core has counted so far."""
+    return Counts(cpu.edge_runs(), cpu.stalls())
+
+
+class _Site(NamedTuple):
+    """An instruction that calls out of model_run."""
+
+    address: int
+    inlined: tuple[str, ...]  # functions inlined around it
+    callee: str | None  # None: through a register
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What may be the name of a layer, the likeliest first."""
+        return (*self.inlined, self.callee) if self.callee else self.inlined
+
+
+class _Segment(NamedTuple):
+    """What ran from one call out of model_run to the next."""
+
+    site: _Site | None
+    costs: Mapping[Instruction, Cost]
+
+
+class _Watches:
+    """Calls back when a core is about to execute an instruction; costs the program nothing."""
+
+    def __init__(self, cpu: Cpu) -> None:
+        self._engine = cpu._engine
+        self._hooks: list[Any] = []
+
+    def add(self, address: int, callback: Callable[[], None]) -> None:
+        """Before the program is loaded: code that was translated is not watched."""
+
+        def reached(engine: object, address: int, size: int, data: None) -> None:
+            callback()
+
+        self._hooks.append(
+            self._engine.hook_add(unicorn_const.UC_HOOK_CODE, reached, None, address, address)
+        )
+
+    def clear(self) -> None:
+        """Forgets all."""
+        for hook in self._hooks:
+            self._engine.hook_del(hook)
+        self._hooks.clear()
+
+    def register(self, name: str) -> int:
+        """Value of a core register, named as capstone does."""
+        value: int = self._engine.reg_read(getattr(arm_const, f"UC_ARM_REG_{name.upper()}"))
+        return value
+
+
+class _Collector:
+    """Takes the counts at the calls of one inference, and makes a profile of them."""
+
+    def __init__(self, board: Board, run_number: int) -> None:
+        self._core = board.mcu.core
+        self._run_number = run_number
+        self._elf = b""
+        self._watches: _Watches | None = None
+        self._runs = 0
+        self._marks: list[tuple[_Site | None, Counts]] = []
+        self._is_running = False
+        self._model_run = self._window = Function("", 0, 0)
+
+    def prepare(self, cpu: Cpu, elf: bytes) -> None:
+        """Before a firmware is flashed: watches its calls."""
+        if self._watches is not None:
+            self._watches.clear()
+        self._watches = watches = _Watches(cpu)
+        self._elf, self._runs, self._marks, self._is_running = elf, 0, [], False
+        symbols = read_program(elf, ())
+        self._window = _needed(symbols, WINDOW)
+        self._model_run = model_run = _needed(symbols, MODEL_RUN)
+        call = next(i for i in function_code(symbols, self._window) if i.mnemonic == "blx")
+
+        def window_calls() -> None:
+            if watches.register(call.operands) & ~1 == model_run.start:
+                self._runs += 1
+                self._is_running = self._runs == self._run_number
+                if self._is_running:
+                    self._marks = [(None, counts_of(cpu))]
+
+        def window_returns() -> None:
+            if self._is_running:
+                self._is_running = False
+                self._marks.append((None, counts_of(cpu)))
+
+        watches.add(call.address, window_calls)
+        watches.add(call.address + len(call.code), window_returns)
+        program = read_program(elf, range(model_run.start, model_run.end, 2))
+        for site in _call_sites(program, model_run):
+            watches.add(site.address, partial(self._called, cpu, site))
+
+    def _called(self, cpu: Cpu, site: _Site) -> None:
+        """Calls of one layer that follow each other need no counts between them."""
+        if self._is_running:
+            last = self._marks[-1][0]
+            if last is None or not site.names or last.names[:1] != site.names[:1]:
+                self._marks.append((site, counts_of(cpu)))
+
+    def profile(self, record: Record, place: ProfiledPlace, cycles: int) -> Profile:
+        """The profile of the inference whose counts were taken."""
+        assert len(self._marks) >= 2, "the inference was seen from its start to its end"
+        segments = [
+            _Segment(site, instruction_costs(between(counts, following), self._core))
+            for (site, counts), (_, following) in itertools.pairwise(self._marks)
+        ]
+        program = read_program(self._elf, {i.address for part in segments for i in part.costs})
+        layers, rest = self._layers(segments, record, program)
+        notes = [program.note] if program.note else []
+        if record.layers and len(layers) != len(record.layers):
+            notes.append("the layers cannot be told apart: the engine calls them by itself")
+        return Profile(
+            name=record.model.name,
+            place=place.name,
+            timing_model=record.timing_model or "",
+            engine=record.engine,
+            program=program,
+            cycles=cycles,
+            layers=layers,
+            between_layers=rest,
+            notes=tuple(notes),
+        )
+
+    def _layers(
+        self, segments: Sequence[_Segment], record: Record, program: Program
+    ) -> tuple[tuple[Layer, ...], Costs]:
+        """Layers in order of execution, and what belongs to none.
+
+        Instructions of model_run itself, with the layers inlined there, are told apart by the
+        function that they were inlined from; everything else by the call during which it ran.
+        """
+        known = {layer.name: layer for layer in record.layers}
+        parts: dict[str | None, list[Costs]] = {name: [] for name in known}
+        indirect = [part for part in segments if part.site and not part.site.names]
+        in_order = len(indirect) == len(known)
+        numbers = iter(known)
+        for segment in segments:
+            name: str | None = None
+            if segment.site is not None:
+                names = segment.site.names
+                name = next((n for n in names if n in known), None)
+                if name is None and in_order and not names:
+                    name = next(numbers)
+                elif name is None:
+                    name = segment.site.callee or "?"
+            for instruction, cost in segment.costs.items():
+                if _is_in(self._window, instruction):
+                    continue
+                owner = name
+                if _is_in(self._model_run, instruction):
+                    frames = program.frames(instruction.address)
+                    inlined = (frame.function for frame in frames[1:])
+                    owner = next((n for n in inlined if n in known), None)
+                parts.setdefault(owner, []).append({instruction: cost})
+        rest = merged(parts.pop(None, []))
+        layers = [
+            Layer(
+                name,
+                known[name].op if name in known else "",
+                known[name].macs if name in known else 0,
+                merged(costs),
+            )
+            for name, costs in parts.items()
+            if name is not None and costs
+        ]
+        return tuple(layers), rest
+
+
+def _is_in(function: Function, instruction: Instruction) -> bool:
+    return function.start <= instruction.address < function.end
+
+
+def _needed(program: Program, name: str) -> Function:
+    function = program.named(name)
+    if function is None:
+        raise UsageError(f"the firmware has no function {name}; is the ELF stripped?")
+    return function
+
+
+def _call_sites(program: Program, function: Function) -> Iterator[_Site]:
+    """The calls in a function, jumps out of it among them."""
+    for instruction in function_code(program, function):
+        mnemonic, operands = instruction.mnemonic, instruction.operands
+        inlined = tuple(frame.function for frame in program.frames(instruction.address)[1:])
+        if mnemonic == "blx" or (mnemonic == "bx" and operands != "lr"):
+            yield _Site(instruction.address, inlined, None)
+        elif mnemonic.startswith("b") and operands.startswith("#"):
+            target = int(operands[1:], 16)
+            callee = program.function(target)
+            if callee is not None and callee != function:
+                yield _Site(instruction.address, inlined, plain(callee.name))
