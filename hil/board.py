@@ -7,13 +7,16 @@ values come from are described in boards/README.md. Not here: where a board is p
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from hil.board_timing import Timing, overrides_path, read_overrides
 from hil.errors import BoardFileError, BoardNotFound
 from hil.tables import read_toml, table_to_dataclass
 
@@ -125,19 +128,8 @@ class Supply:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """Inputs of the virtual board's timing model that belong to the board and not to the core."""
-
-    flash_wait_cycles: int = 0
-
-    def __post_init__(self) -> None:
-        if self.flash_wait_cycles < 0:
-            raise ValueError(f"key 'flash_wait_cycles' is {self.flash_wait_cycles}; negative")
-
-
-@dataclass(frozen=True, slots=True)
 class Board:
-    """One type of board; `sha256` is that of its file."""
+    """One type of board; `sha256` is that of its file, and of its timing overrides if any."""
 
     id: str
     name: str
@@ -147,7 +139,7 @@ class Board:
     flash: Flash
     link: Link
     supply: Supply
-    timing: Timing = Timing()
+    timing: Timing = field(default_factory=Timing)
     datasheets: tuple[str, ...] = ()
     sha256: str = field(default="", init=False)
 
@@ -170,6 +162,7 @@ class Board:
                     f"memory {memory.name!r}: alias_of {memory.alias_of!r} should name a memory "
                     "of the same size"
                 )
+        self.timing.check_memories(set(by_name))
 
     @property
     def flash_memory(self) -> Memory:
@@ -210,8 +203,25 @@ def load_board(path: Path) -> Board:
     for needed in ("flash", "ram"):
         if not any(m.kind == needed and m.alias_of is None for m in board.memory):
             raise BoardFileError(path, "memory", f"no memory of kind {needed!r}")
-    object.__setattr__(board, "sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+    content = path.read_bytes()
+    overrides = overrides_path(path)
+    if overrides.is_file():
+        timing = read_overrides(overrides, board.timing)
+        board = dataclasses.replace(board, timing=timing)
+        content += b"\0" + overrides.read_bytes()
+    object.__setattr__(board, "sha256", hashlib.sha256(content).hexdigest())
     return board
+
+
+def with_constants(board: Board, values: Mapping[str, float]) -> Board:
+    """The board with other timing constants, by flat name; another board, by its `sha256`.
+
+    Raises ValueError for a name that leads nowhere and for a number out of its bounds.
+    """
+    changed = dataclasses.replace(board, timing=board.timing.with_constants(values))
+    said = board.sha256 + "".join(f" {name}={values[name]!r}" for name in sorted(values))
+    object.__setattr__(changed, "sha256", hashlib.sha256(said.encode()).hexdigest())
+    return changed
 
 
 def board_ids(boards_dir: Path = BOARDS_DIR) -> list[str]:
