@@ -1,138 +1,27 @@
-"""Counts of executed basic blocks, kept by a native hook that Unicorn calls for every block.
+"""Counts of executed basic blocks and of what they waited for, kept natively while the core runs.
 
-The hook is compiled by numba to a C function (no Python per block). A block is known by its
-address, its size and its bytes: code in RAM is compared byte by byte at every execution and code in
-flash once after each change of the flash, so code that rewrites itself is counted under what it
-really was. For every block the table keeps how often it ran and how often it was left by a taken
-branch, that is, the next block was not the one that follows it in memory.
+The Python side of hil/virtual/native.py: it owns the arrays that the hooks work on, attaches the
+hooks to Unicorn, configures the memory system, and reads the counts.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections import Counter
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import carray, cfunc, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 from unicorn import Uc, unicorn_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from hil.errors import HilError
+from hil.virtual import native
+from hil.virtual.engine_state import find_engine_state
 from hil.virtual.memory import MemoryMap
+from hil.virtual.timing import CoreTiming
 
-# Words of the header that the hook and Python share.
-(
-    CURRENT,
-    EXPECTED,
-    ENTRIES,
-    CODE_USED,
-    FLASH_EPOCH,
-    OVERFLOW,
-    TABLE,
-    SLOTS,
-    CODE,
-    REGIONS,
-    REGION_COUNT,
-) = range(11)
-HEADER_WORDS = 16
-# Words of one table entry (64 bytes: one cache line).
-ADDRESS, SIZE, COUNT, TAKEN, CODE_AT, CHECKED_EPOCH = range(6)
-ENTRY_WORDS = 8
-# Words of one memory region.
-ORIGIN, END, HOST, IS_RAM = range(4)
-
-MAX_BLOCKS = 1 << 17  # an 1 MiB flash holds fewer blocks; code that keeps rewriting itself does not
-SLOT_COUNT = 1 << 19
-MAX_CODE_BYTES = 1 << 23
-MAX_REGIONS = 16
-NO_BLOCK = 0  # table entry 0 is never used: nothing has run yet
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer(typing_context: Any, source: Any) -> Any:
-    """An integer as a pointer, for carray."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(source), generate
-
-
-_SIGNATURE = types.void(types.voidptr, types.uint64, types.uint32, types.voidptr)
-
-
-@cfunc(_SIGNATURE, cache=True)  # type: ignore[untyped-decorator]
-def _on_block(engine: Any, address: Any, size: Any, user: Any) -> None:
-    header = carray(user, HEADER_WORDS, np.uint64)
-    table = carray(_pointer(header[TABLE]), (MAX_BLOCKS, ENTRY_WORDS), np.uint64)
-    slots = carray(_pointer(header[SLOTS]), SLOT_COUNT, np.uint32)
-    code = carray(_pointer(header[CODE]), MAX_CODE_BYTES, np.uint8)
-    regions = carray(_pointer(header[REGIONS]), (MAX_REGIONS, 4), np.uint64)
-
-    if address != header[EXPECTED]:
-        table[header[CURRENT], TAKEN] += np.uint64(1)
-    header[EXPECTED] = address + np.uint64(size)
-
-    slot = (address >> np.uint64(1)) * np.uint64(0x9E3779B1) + np.uint64(size)
-    while True:
-        slot &= np.uint64(SLOT_COUNT - 1)
-        index = np.uint64(slots[slot])
-        if index == np.uint64(NO_BLOCK):
-            break
-        entry = table[index]
-        if entry[ADDRESS] == address and entry[SIZE] == np.uint64(size):
-            if entry[CHECKED_EPOCH] == header[FLASH_EPOCH]:
-                entry[COUNT] += np.uint64(1)
-                header[CURRENT] = index
-                return
-            same = False
-            for r in range(header[REGION_COUNT]):
-                if regions[r, ORIGIN] <= address and address < regions[r, END]:
-                    host = carray(
-                        _pointer(regions[r, HOST] + address - regions[r, ORIGIN]), size, np.uint8
-                    )
-                    same = True
-                    for i in range(size):
-                        if host[i] != code[entry[CODE_AT] + np.uint64(i)]:
-                            same = False
-                            break
-                    if same and regions[r, IS_RAM] == np.uint64(0):
-                        entry[CHECKED_EPOCH] = header[FLASH_EPOCH]
-                    break
-            if same:
-                entry[COUNT] += np.uint64(1)
-                header[CURRENT] = index
-                return
-        slot += np.uint64(1)
-
-    index = header[ENTRIES]
-    if index >= np.uint64(MAX_BLOCKS) or header[CODE_USED] + np.uint64(size) > np.uint64(
-        MAX_CODE_BYTES
-    ):
-        header[OVERFLOW] = np.uint64(1)
-        header[CURRENT] = np.uint64(NO_BLOCK)
-        return
-    header[ENTRIES] = index + np.uint64(1)
-    slots[slot] = index
-    entry = table[index]
-    entry[ADDRESS] = address
-    entry[SIZE] = np.uint64(size)
-    entry[COUNT] = np.uint64(1)
-    entry[CODE_AT] = header[CODE_USED]
-    for r in range(header[REGION_COUNT]):
-        if regions[r, ORIGIN] <= address and address < regions[r, END]:
-            host = carray(_pointer(regions[r, HOST] + address - regions[r, ORIGIN]), size, np.uint8)
-            for i in range(size):
-                code[header[CODE_USED] + np.uint64(i)] = host[i]
-            if regions[r, IS_RAM] == np.uint64(0):
-                entry[CHECKED_EPOCH] = header[FLASH_EPOCH]
-            break
-    header[CODE_USED] += np.uint64(size)
-    header[CURRENT] = index
+CodeOrData = Literal["code", "data"]
 
 
 class BlockTableFull(HilError):
@@ -140,117 +29,300 @@ class BlockTableFull(HilError):
 
     def __init__(self) -> None:
         super().__init__(
-            f"more than {MAX_BLOCKS - 1:,} different basic blocks ran; no cycles can be given for "
-            "a program that keeps rewriting its code"
+            f"more than {native.MAX_BLOCKS - 1:,} different basic blocks, or "
+            f"{native.MAX_EDGES - 1:,} ways between them, ran; no cycles can be given for a "
+            "program that keeps rewriting its code"
         )
 
 
-class BlockRun(NamedTuple):
-    """A basic block and how often it ran."""
+class PathCosts(NamedTuple):
+    """What an access costs beyond zero wait states; cycles, fractions allowed."""
+
+    cache: int = 0  # number of the cache that it looks into; 0: none, every access is a hit
+    hit: float = 0
+    fill: float = 0  # the line is not there
+    sequential: float = 0  # it is not there but follows the line that this path used last
+    write_hit: float = 0
+    write_miss: float = 0
+    evict: float = 0  # a changed line has to be written back first
+
+
+class CacheShape(NamedTuple):
+    """Geometry of a cache, or of a flash's read buffer."""
+
+    line_bytes: int
+    lines: int
+    ways: int  # as many as lines: fully associative
+    replacement: Literal["lru", "random"] = "lru"
+    write_allocate: bool = True
+
+
+class PathCounts(NamedTuple):
+    """What happened on a path."""
+
+    hits: int
+    fills: int
+    sequentials: int
+
+
+class BlockStalls(NamedTuple):
+    """What a block waited for in all its executions; cycles."""
 
     address: int
     code: bytes
-    executions: int
-    taken: int  # how often it was left by a taken branch
+    fetch: float  # instructions: flash wait states, cache misses
+    data: float  # loads and stores: the same
+    branch: float  # mispredicted
+    divide: float  # beyond the shortest
+    alignment: float  # of loads and stores
 
 
 class BlockCounter:
-    """The table, attached to one Unicorn engine for its whole life."""
+    """The tables, attached to one Unicorn engine for its whole life."""
 
-    def __init__(self, engine: Uc, memory: MemoryMap) -> None:
-        self._header = np.zeros(HEADER_WORDS, np.uint64)
-        self._table = np.zeros((MAX_BLOCKS, ENTRY_WORDS), np.uint64)
-        self._slots = np.zeros(SLOT_COUNT, np.uint32)
-        self._code = np.zeros(MAX_CODE_BYTES, np.uint8)
-        self._regions = np.zeros((MAX_REGIONS, 4), np.uint64)
-        assert len(memory.regions) <= MAX_REGIONS, "the native hook's table of regions is too small"
-        for row, region in zip(self._regions, memory.regions, strict=False):
+    def __init__(self, engine: Uc, memory: MemoryMap, core: CoreTiming) -> None:
+        n = native
+        self._engine = engine
+        self._memory = memory
+        self._header = np.zeros(n.HEADER_WORDS, np.int64)
+        self._blocks = np.zeros((n.MAX_BLOCKS, n.BLOCK_WORDS), np.int64)
+        self._block_slots = np.zeros(n.BLOCK_SLOT_COUNT, np.int32)
+        self._edges = np.zeros((n.MAX_EDGES, n.EDGE_WORDS), np.int64)
+        self._edge_slots = np.zeros(n.EDGE_SLOT_COUNT, np.int32)
+        self._code = np.zeros(n.MAX_CODE_BYTES, np.uint8)
+        self._paths = np.zeros((2 * n.MAX_REGIONS + 2, n.PATH_WORDS), np.int64)
+        self._caches = np.zeros((n.MAX_CACHES, n.CACHE_WORDS), np.int64)
+        self._lines = np.zeros((n.MAX_CACHES * n.MAX_LINES, n.LINE_WORDS), np.int64)
+        self._hints = np.zeros((n.MAX_CACHES, n.HINT_COUNT), np.int32)
+        self._predictors = np.zeros((n.MAX_PREDICTORS, n.PREDICTOR_WORDS), np.int64)
+        regions = np.zeros((n.MAX_REGIONS, n.REGION_WORDS), np.int64)
+        pages = np.zeros(n.PAGE_COUNT, np.uint8)
+        assert len(memory.regions) <= n.MAX_REGIONS, "the native table of regions is too small"
+        for number, region in enumerate(memory.regions):
             m = region.memory
-            row[:] = m.origin, m.end, region.host_address, m.kind == "ram"
+            regions[number] = m.origin, m.end, region.host_address, m.kind == "ram"
+            pages[m.origin >> n.PAGE_SHIFT : m.end >> n.PAGE_SHIFT] = 2 * number + 3
+        unaligned = np.array([core.unaligned_read, core.unaligned_write], np.int64) * n.ONE_CYCLE
+        divides = _divide_table(core)
+        self._kept = (regions, pages, unaligned, divides)  # the hooks hold their addresses
         for word, array in (
-            (TABLE, self._table),
-            (SLOTS, self._slots),
-            (CODE, self._code),
-            (REGIONS, self._regions),
+            (n.BLOCKS, self._blocks),
+            (n.BLOCK_SLOTS, self._block_slots),
+            (n.EDGES, self._edges),
+            (n.EDGE_SLOTS, self._edge_slots),
+            (n.CODE, self._code),
+            (n.REGIONS, regions),
+            (n.PAGES, pages),
+            (n.PATHS, self._paths),
+            (n.CACHES, self._caches),
+            (n.LINES, self._lines),
+            (n.HINTS, self._hints),
+            (n.PREDICTORS, self._predictors),
+            (n.UNALIGNED, unaligned),
+            (n.DIVIDES, divides),
         ):
             self._header[word] = array.ctypes.data
-        self._header[REGION_COUNT] = len(memory.regions)
-        self._header[FLASH_EPOCH] = 1
-        self._parts: Counter[tuple[int, bytes]] = Counter()  # blocks that were left in their middle
+        self._header[n.REGION_COUNT] = len(memory.regions)
+        self._header[n.FLASH_EPOCH] = 1
+        state = find_engine_state(engine)
+        self._header[n.REGISTERS], self._header[n.IT_STATE] = state
+        if core.predictor is not None:
+            self._header[n.PREDICTOR_COUNT] = core.predictor.entries
+            self._header[n.MISPREDICT] = _fixed(core.predictor.mispredict_cycles)
+            self._header[n.INDIRECT] = _fixed(core.predictor.indirect_cycles)
+            self._header[n.UNKNOWN] = _fixed(core.predictor.unknown_cycles)
+        self._divide_hooks: list[ctypes.c_size_t] = []
+        self._divide_at: set[int] = set()
+        self._caches[0, n.LINE_SHIFT] = 2  # without a cache every word is an access
         self.reset()
-        hook = ctypes.c_size_t()
-        status = uclib.uc_hook_add(
-            engine._uch,
-            ctypes.byref(hook),
-            unicorn_const.UC_HOOK_BLOCK,
-            ctypes.c_void_p(_on_block.address),
-            ctypes.c_void_p(self._header.ctypes.data),
-            ctypes.c_uint64(1),  # begin > end: everywhere
-            ctypes.c_uint64(0),
-        )
-        assert status == unicorn_const.UC_ERR_OK, "Unicorn refused the block hook"
+        self._hook(unicorn_const.UC_HOOK_BLOCK, native.on_block)
+        accesses = unicorn_const.UC_HOOK_MEM_READ | unicorn_const.UC_HOOK_MEM_WRITE
+        self._hook(accesses, native.on_access)
 
     def reset(self) -> None:
-        """Forget everything."""
-        used = int(self._header[ENTRIES])
-        self._table[:used] = 0
-        self._slots[:] = 0
-        self._header[[CURRENT, EXPECTED, CODE_USED, OVERFLOW]] = 0
-        self._header[ENTRIES] = 1
-        self._parts.clear()
+        """Forgets everything; the memory system stays configured, its caches are empty."""
+        n, header = native, self._header
+        self._blocks[: int(header[n.BLOCKS_USED])] = 0
+        self._edges[: int(header[n.EDGES_USED])] = 0
+        self._block_slots[:] = 0
+        self._edge_slots[:] = 0
+        self._predictors[:] = 0
+        self._paths[:, [n.LAST_LINE, n.HITS, n.FILLS, n.SEQUENTIALS]] = 0
+        for number in range(n.MAX_CACHES):
+            self.invalidate_cache(number)
+        self._caches[:, [n.TICK, n.RANDOM]] = 0
+        header[[n.CURRENT, n.CURRENT_EDGE, n.CODE_USED, n.OVERFLOW, n.QUIET, n.STALLED]] = 0
+        header[[n.BLOCKS_USED, n.EDGES_USED]] = 1
+
+    # -- the memory system
+
+    def set_path(self, region: int, side: CodeOrData, costs: PathCosts) -> None:
+        """What accesses to a region of the memory map cost from now on."""
+        n = native
+        row = self._paths[2 * region + (2 if side == "code" else 3)]
+        row[n.CACHE] = costs.cache
+        row[n.HIT : n.EVICT + 1] = [_fixed(cycles) for cycles in costs[1:]]
+        row[n.ACTIVE] = any(costs[1:])
+
+    def set_cache(self, number: int, shape: CacheShape) -> None:
+        """Gives a cache (1 to MAX_CACHES - 1) its geometry; it is empty then."""
+        n = native
+        sets, shift = shape.lines // shape.ways, shape.line_bytes.bit_length() - 1
+        assert 0 < number < n.MAX_CACHES and 0 < shape.lines <= n.MAX_LINES
+        assert 1 << shift == shape.line_bytes and sets & sets - 1 == 0
+        assert sets * shape.ways == shape.lines
+        self._caches[number] = (
+            shift,
+            sets - 1,
+            shape.ways,
+            shape.replacement == "random",
+            shape.write_allocate,
+            number * n.MAX_LINES,
+            0,
+            0,
+        )
+        self.invalidate_cache(number)
+
+    def invalidate_cache(self, number: int) -> None:
+        """Empties a cache; what was changed in it is not paid for."""
+        n = native
+        self._lines[number * n.MAX_LINES : (number + 1) * n.MAX_LINES] = 0
+
+    def path_counts(self, region: int, side: CodeOrData) -> PathCounts:
+        """Accesses so far, in lines for code; an inactive path counts nothing."""
+        n = native
+        row = self._paths[2 * region + (2 if side == "code" else 3)]
+        return PathCounts(*(int(row[word]) for word in (n.HITS, n.FILLS, n.SEQUENTIALS)))
+
+    def set_predictor(self, mispredict: float, indirect: float, unknown: float) -> None:
+        """What a wrong prediction costs, where the core predicts at all; cycles."""
+        n = native
+        self._header[[n.MISPREDICT, n.INDIRECT, n.UNKNOWN]] = [
+            _fixed(cycles) for cycles in (mispredict, indirect, unknown)
+        ]
+
+    # -- code
+
+    def watch_divides(self, places: Iterable[tuple[int, bytes]]) -> None:
+        """Prices the divides in these bytes by their operands.
+
+        Bytes that only look like a divide do no harm: they are never executed.
+        """
+        for hook in self._divide_hooks:
+            uclib.uc_hook_del(self._engine._uch, hook)
+        self._divide_hooks.clear()
+        self._divide_at.clear()
+        for address, data in places:
+            halves = np.frombuffer(data[: len(data) & ~1], np.uint16)
+            is_first = (halves[:-1] & 0xFFD0) == 0xFB90
+            is_second = (halves[1:] & 0xF0F0) == 0xF0F0
+            for half in np.flatnonzero(is_first & is_second):
+                at = address + 2 * int(half)
+                if at not in self._divide_at:
+                    self._divide_at.add(at)
+                    hook = self._hook(unicorn_const.UC_HOOK_CODE, native.on_divide, at, at)
+                    self._divide_hooks.append(hook)
 
     def flash_changed(self) -> None:
         """Flash holds other bytes now: blocks in it are compared anew."""
-        self._header[FLASH_EPOCH] += np.uint64(1)
+        self._header[native.FLASH_EPOCH] += 1
 
-    def continue_at(self, address: int) -> None:
-        """The next block starts here, and not because of a branch: reset, exception, stop."""
-        self._header[EXPECTED] = address
+    def interrupt(self) -> None:
+        """The next block does not follow the current one: reset, exception."""
+        self._header[native.CURRENT] = native.NO_BLOCK
+
+    def add_cycles(self, cycles: int) -> None:
+        """Time in which no instruction runs, such as entering an exception."""
+        self._header[native.STALLED] += cycles * native.ONE_CYCLE
 
     @property
     def current(self) -> tuple[int, bytes]:
         """Address and bytes of the block that runs now; it is counted already."""
-        entry = self._table[self._header[CURRENT]]
-        return int(entry[ADDRESS]), self._bytes(entry)
+        return self.block(int(self._header[native.CURRENT]))
+
+    @property
+    def current_edge(self) -> int:
+        """Over which the current block was entered."""
+        return int(self._header[native.CURRENT_EDGE])
 
     def cut(self, pc: int) -> None:
         """The current block was left before the instruction at `pc`: count only what ran of it."""
-        entry = self._table[self._header[CURRENT]]
+        n, header = native, self._header
         address, code = self.current
-        assert address <= pc <= address + len(code), "a block can only be cut inside"
-        entry[COUNT] -= np.uint64(1)
+        assert address <= pc < address + len(code), "a block can only be cut inside"
+        edge = self._edges[header[n.CURRENT_EDGE]]
+        edge[n.COUNT] -= 1
+        header[n.CURRENT] = edge[n.SOURCE]
+        header[n.QUIET] = 1
         if pc > address:
-            self._parts[address, code[: pc - address]] += 1
-        self.continue_at(pc)
+            native.on_block.ctypes(None, address, pc - address, self._header.ctypes.data)
 
-    def __len__(self) -> int:
-        """Entries in the table, the unused entry 0 among them."""
-        if self._header[OVERFLOW]:
+    # -- counts
+
+    @property
+    def edge_count(self) -> int:
+        """Edges in the table, the unused edge 0 among them."""
+        if self._header[native.OVERFLOW]:
             raise BlockTableFull
-        return int(self._header[ENTRIES])
+        return int(self._header[native.EDGES_USED])
 
-    def counts(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-        """(count, taken) of every entry, ordered by when a block first ran; views, not copies."""
-        used = len(self)
-        return self._table[:used, COUNT], self._table[:used, TAKEN]
+    def executions(self) -> npt.NDArray[np.int64]:
+        """How often each edge was taken, ordered by when it was first; a view, not a copy."""
+        return self._edges[: self.edge_count, native.COUNT]
+
+    def edge(self, index: int) -> tuple[int, int]:
+        """(block, next block) of an edge; block 0 is none."""
+        row = self._edges[index]
+        return int(row[native.SOURCE]), int(row[native.TARGET])
 
     def block(self, index: int) -> tuple[int, bytes]:
-        """Address and bytes of one entry."""
-        entry = self._table[index]
-        return int(entry[ADDRESS]), self._bytes(entry)
+        """Address and bytes of a block."""
+        row = self._blocks[index]
+        at = int(row[native.CODE_AT])
+        return int(row[native.ADDRESS]), self._code[at : at + int(row[native.SIZE])].tobytes()
 
-    def parts(self) -> Counter[tuple[int, bytes]]:
-        """Blocks that were left in their middle: (address, executed bytes) -> count."""
-        return self._parts
+    @property
+    def stalled_cycles(self) -> int:
+        """All stalls so far, in whole cycles."""
+        return int(self._header[native.STALLED]) // native.ONE_CYCLE
 
-    def runs(self) -> list[BlockRun]:
-        """Everything counted, for a profiler."""
-        counts, taken = self.counts()
-        whole = [
-            BlockRun(*self.block(i), int(counts[i]), int(taken[i])) for i in range(1, len(self))
+    def stalls(self) -> list[BlockStalls]:
+        """What each block waited for, for a profiler."""
+        rows = self._blocks[1 : int(self._header[native.BLOCKS_USED])]
+        cycles = rows[:, native.STALL_CAUSES] / native.ONE_CYCLE
+        return [
+            BlockStalls(*self.block(number), *map(float, row))
+            for number, row in enumerate(cycles, start=1)
         ]
-        return whole + [BlockRun(address, code, n, 0) for (address, code), n in self._parts.items()]
 
-    def _bytes(self, entry: npt.NDArray[np.uint64]) -> bytes:
-        at = int(entry[CODE_AT])
-        return self._code[at : at + int(entry[SIZE])].tobytes()
+    def _hook(self, kind: int, function: object, first: int = 1, last: int = 0) -> ctypes.c_size_t:
+        """Attaches a native hook to [first, last]; first > last is everywhere."""
+        hook = ctypes.c_size_t()
+        status = uclib.uc_hook_add(
+            self._engine._uch,
+            ctypes.byref(hook),
+            kind,
+            ctypes.c_void_p(function.address),  # type: ignore[attr-defined]
+            ctypes.c_void_p(self._header.ctypes.data),
+            ctypes.c_uint64(first),
+            ctypes.c_uint64(last),
+        )
+        assert status == unicorn_const.UC_ERR_OK, "Unicorn refused a hook"
+        return hook
+
+
+def _fixed(cycles: float) -> int:
+    return round(cycles * native.ONE_CYCLE)
+
+
+def _divide_table(core: CoreTiming) -> npt.NDArray[np.int64]:
+    """[signed][bits of the dividend][bits of the divisor] -> cycles beyond the shortest."""
+    bits = range(native.DIVIDE_BITS)
+    largest = [(1 << n) - 1 for n in bits]
+    cycles = [
+        [[core.divide_cycles(a, b, signed) for b in largest] for a in largest]
+        for signed in (False, True)
+    ]
+    table: npt.NDArray[np.int64] = np.array(cycles, np.int64)
+    table -= table.min()
+    return table * native.ONE_CYCLE

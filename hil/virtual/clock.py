@@ -1,56 +1,103 @@
-"""Virtual time: executed blocks times their cost, as the running program can observe it."""
+"""Virtual time: blocks times what they cost behind the block before, plus what was waited for."""
 
 from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from hil.virtual.blocks import BlockCounter
-from hil.virtual.timing import BlockCost, TimingModel
+from hil.virtual.timing import BlockTiming, TimingModel
+from hil.virtual.timing.armv7m import Instruction, decode
+
+
+class Elapsed(NamedTuple):
+    """Time as a program's own counters would see it."""
+
+    instructions: int
+    cycles: int
+
+
+class EdgeRun(NamedTuple):
+    """How often a block ran right behind another one, and what each of these passages cost.
+
+    Waiting that depends on addresses and operands is not in it: see BlockCounter.stalls.
+    """
+
+    source: tuple[int, bytes] | None  # (address, code) of the block before; None: reset, exception
+    address: int
+    code: bytes
+    executions: int
+    timing: BlockTiming
 
 
 class CycleClock:
-    """Cycles and instructions of everything that ran since the counts were last reset."""
+    """Cycles and instructions of everything that ran since the counts were last reset.
 
-    def __init__(self, model: TimingModel, blocks: BlockCounter) -> None:
-        self.model = model
+    The pipeline state behind a block is the one of its first passage, whatever led to it later: so
+    the cost of an edge never changes, and time that was read stays true.
+    """
+
+    def __init__(self, core: str, model: TimingModel, blocks: BlockCounter) -> None:
+        self.core, self.model = core, model
         self._blocks = blocks
-        self._known: dict[tuple[int, bytes], BlockCost] = {}
-        self._costs = np.zeros(
-            (1, 3), np.uint64
-        )  # of the table's entries; entry 0 is unused and free
+        self.reset()
 
     def reset(self) -> None:
-        """The table of blocks was emptied; what a block costs stays known."""
-        self._costs = np.zeros((1, 3), np.uint64)
+        """The table of blocks was emptied."""
+        self._timings: list[BlockTiming] = [BlockTiming(0, (), (), None)]  # of edge 0, never taken
+        self._costs = np.zeros((1, 2), np.int64)
+        self._after: dict[int, Hashable] = {0: None}
 
-    def total(self) -> BlockCost:
-        """(instructions, cycles, 0) so far, the current block as a whole; not while code runs."""
-        self._price_new_blocks()
-        counts, taken = self._blocks.counts()
-        instructions = int(counts @ self._costs[:, 0])
-        cycles = int(counts @ self._costs[:, 1] + taken @ self._costs[:, 2])
-        for (address, code), count in self._blocks.parts().items():
-            cost = self._cost(address, code)
-            instructions += count * cost.instructions
-            cycles += count * cost.cycles
-        return BlockCost(instructions, cycles, 0)
+    def total(self) -> Elapsed:
+        """Time so far, the current block as a whole; not while code runs."""
+        self._price_new_edges()
+        instructions, cycles = self._blocks.executions() @ self._costs
+        return Elapsed(int(instructions), int(cycles) + self._blocks.stalled_cycles)
 
     def before(self, pc: int) -> int:
         """Cycles up to the instruction at `pc`, which lies in the current block."""
-        total = self.total()
-        address, code = self._blocks.current
-        whole = self._cost(address, code)
-        executed = self._cost(address, code[: pc - address])
-        return total.cycles - whole.cycles + executed.cycles
+        total = self.total().cycles
+        edge = self._blocks.current_edge
+        address, _ = self._blocks.current
+        whole = self._timings[edge]
+        skipped = sum(1 for i in self._instructions(edge) if i.address < pc)
+        part = whole.entry_cycles + sum(whole.cycles[:skipped]) if pc > address else 0
+        return total - whole.total + part
 
-    def _price_new_blocks(self) -> None:
-        known, used = len(self._costs), len(self._blocks)
-        if known < used:
-            new = [self._cost(*self._blocks.block(i)) for i in range(known, used)]
-            self._costs = np.concatenate([self._costs, np.array(new, np.uint64)])
+    def edge_runs(self) -> list[EdgeRun]:
+        """Everything that ran, for a profiler."""
+        self._price_new_edges()
+        executions = self._blocks.executions()
+        runs = []
+        for edge in range(1, len(self._timings)):
+            source, target = self._blocks.edge(edge)
+            before = self._blocks.block(source) if source else None
+            block = self._blocks.block(target)
+            runs.append(EdgeRun(before, *block, int(executions[edge]), self._timings[edge]))
+        return runs
 
-    def _cost(self, address: int, code: bytes) -> BlockCost:
-        key = (address, code)
-        if key not in self._known:
-            self._known[key] = self.model.block_cost(code, address) if code else BlockCost(0, 0, 0)
-        return self._known[key]
+    def _price_new_edges(self) -> None:
+        known, used = len(self._timings), self._blocks.edge_count
+        if known == used:
+            return
+        for edge in range(known, used):
+            source, target = self._blocks.edge(edge)
+            block = self._instructions(edge)
+            start, code = self._blocks.block(source)
+            taken = source != 0 and block[0].address != start + len(code)
+            timing = self.model.pass_block(block, self._after[source], taken)
+            self._timings.append(timing)
+            self._after.setdefault(target, timing.after)
+        new = [(len(t.cycles), t.total) for t in self._timings[known:]]
+        self._costs = np.concatenate([self._costs, np.array(new, np.int64)])
+
+    def _instructions(self, edge: int) -> tuple[Instruction, ...]:
+        return _decode(*self._blocks.block(self._blocks.edge(edge)[1]), self.core)
+
+
+@lru_cache(maxsize=1 << 16)
+def _decode(address: int, code: bytes, core: str) -> tuple[Instruction, ...]:
+    return tuple(decode(code, address, core))

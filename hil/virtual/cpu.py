@@ -24,9 +24,9 @@ from unicorn import arm_const as arm
 from hil.board import Board
 from hil.errors import HilError
 from hil.virtual import exceptions
-from hil.virtual.blocks import BlockCounter, BlockRun
+from hil.virtual.blocks import BlockCounter, BlockStalls
 from hil.virtual.bus import Bus, NeedExactTime
-from hil.virtual.clock import CycleClock
+from hil.virtual.clock import CycleClock, EdgeRun
 from hil.virtual.exceptions import ExceptionUnit, Fault, Lockup
 from hil.virtual.image import Image, holds, write_image
 from hil.virtual.memory import MemoryMap
@@ -57,6 +57,8 @@ _ALL_REGISTERS = (  # what reset clears
 )
 _YIELD_HINTS = (b"\x10\xbf", b"\x20\xbf")  # YIELD, WFE: Unicorn stops behind them with an error
 MAX_PIN_CHANGES = 65_536
+# Cycles to stack and to unstack eight registers without wait states: Cortex-M4 TRM, 3.9
+_ENTRY_CYCLES, _RETURN_CYCLES = 12, 10
 
 
 class PinChange(NamedTuple):
@@ -100,8 +102,9 @@ class Cpu:
             self._engine.mem_map_ptr(
                 region.memory.origin, region.memory.size_bytes, access, region.host_address
             )
-        self._blocks = BlockCounter(self._engine, self.memory)
-        self.clock = CycleClock(timing_model(board.mcu.core), self._blocks)
+        model = timing_model(board.mcu.core)
+        self._blocks = BlockCounter(self._engine, self.memory, model.core)
+        self.clock = CycleClock(board.mcu.core, model, self._blocks)
         chip = Chip(
             board=board,
             memory=self.memory,
@@ -148,6 +151,7 @@ class Cpu:
         self.memory.clear_ram()
         write_image(image, self.memory)
         self._image = image
+        self._blocks.watch_divides((segment.runs_at, segment.data) for segment in image.segments)
         self.fault_text = None
         self._blocks.flash_changed()
         self._blocks.reset()
@@ -168,7 +172,7 @@ class Cpu:
         sp, self._pc = self._start()
         engine.reg_write(arm.UC_ARM_REG_SP, sp)
         engine.ctl_flush_tb()
-        self._blocks.continue_at(self._pc)
+        self._blocks.interrupt()
         self._fault = self._trouble = self._interrupt = self._exact_pc = None
         self._reset_requested = self._fpu_was_enabled = False
 
@@ -219,7 +223,6 @@ class Cpu:
                 return Stop("lockup", detail=self.fault_text)
             if stop is not None:
                 return stop
-            self._blocks.continue_at(self._pc)
 
     def stop(self) -> None:
         """Gives up the run; from any thread, and again until `run` has returned."""
@@ -235,9 +238,13 @@ class Cpu:
         """Whether the run is being given up; a console that waits for its host returns then."""
         return self._stop_requested.is_set()
 
-    def block_runs(self) -> list[BlockRun]:
-        """Every basic block that ran since the image was loaded, for a profiler."""
-        return self._blocks.runs()
+    def edge_runs(self) -> list[EdgeRun]:
+        """Every way from block to block that ran since the image was loaded, for a profiler."""
+        return self.clock.edge_runs()
+
+    def stalls(self) -> list[BlockStalls]:
+        """What every block waited for since the image was loaded, for a profiler."""
+        return self._blocks.stalls()
 
     def _after(self, error: int) -> Stop | None:
         """Handles what stopped the engine; None to go on at self._pc. May raise Lockup."""
@@ -294,8 +301,10 @@ class Cpu:
             return None if ended is None else Stop("exit", exit_code=ended.code)
         if number == _SVC:
             self._pc = self._exceptions.take(exceptions.SV_CALL, pc)
+            self._switch(_ENTRY_CYCLES)
         elif number == _EXCEPTION_EXIT:
             self._pc = self._exceptions.leave(pc | 1)
+            self._switch(_RETURN_CYCLES)
         elif number == _INVSTATE:
             text = "jump to an even address (Arm state)"
             self._deliver(Fault(text, exceptions.USAGE_FAULT, exceptions.INVSTATE))
@@ -310,6 +319,12 @@ class Cpu:
         in_handler = self._exceptions.in_fault_handler and self.fault_text is not None
         self.fault_text = f"{self.fault_text}; then {text}" if in_handler else text
         self._pc = self._exceptions.take_fault(fault, self._pc)
+        self._switch(_ENTRY_CYCLES)
+
+    def _switch(self, cycles: int) -> None:
+        """The core went to or came from an exception handler."""
+        self._blocks.interrupt()
+        self._blocks.add_cycles(cycles)
 
     def _cut_current(self) -> None:
         """The current block was left before the instruction at pc, unless pc lies elsewhere."""
@@ -398,7 +413,9 @@ class Cpu:
         if control & exceptions.CONTROL_FPCA:
             self._engine.reg_write(arm.UC_ARM_REG_CONTROL, control & ~exceptions.CONTROL_FPCA)
             core = self.board.mcu.core
-            found = (i for run in self._blocks.runs() for i in decode(run.code, run.address, core))
+            ran = (self._blocks.edge(edge)[1] for edge in range(1, self._blocks.edge_count))
+            code = (self._blocks.block(block) for block in ran)
+            found = (i for address, data in code for i in decode(data, address, core))
             first = next((i for i in found if i.kind.startswith("fp")), None)
             where = f" at 0x{first.address:08x}" if first is not None else ""
             raise FpuOff(f"floating-point instruction{where} while CPACR has the FPU off")

@@ -29,10 +29,11 @@ class ImageError(HilError):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Bytes for one physical address."""
+    """Bytes for one physical address, and where the program uses them after its start-up."""
 
     address: int
     data: bytes
+    runs_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def parse_elf(data: bytes) -> Image:
     segments, loaded_bytes = [], 0
     for number in range(count):
         header = _PROGRAM_HEADER.unpack_from(data, table_at + number * entry_bytes)
-        segment_kind, offset, _, address, file_bytes = header[:5]
+        segment_kind, offset, runs_at, address, file_bytes = header[:5]
         if segment_kind != _PT_LOAD or file_bytes == 0:
             continue
         if offset + file_bytes > len(data):
@@ -78,7 +79,7 @@ def parse_elf(data: bytes) -> Image:
         loaded_bytes += file_bytes
         if loaded_bytes > MAX_IMAGE_BYTES:
             raise ImageError(f"its segments hold more than {MAX_IMAGE_BYTES:,} B")
-        segments.append(Segment(address, data[offset : offset + file_bytes]))
+        segments.append(Segment(address, data[offset : offset + file_bytes], runs_at))
     if not segments:
         raise ImageError("nothing to load: no loadable segment holds any bytes")
     return Image(entry, tuple(segments))

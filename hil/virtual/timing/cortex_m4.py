@@ -15,8 +15,10 @@ Rules beyond the table, all within one basic block:
 
 from __future__ import annotations
 
-from hil.virtual.timing import BlockCost
-from hil.virtual.timing.armv7m import Instruction, decode
+from collections.abc import Hashable, Sequence
+
+from hil.virtual.timing import ALIGNED_ONLY, BlockTiming, CoreTiming
+from hil.virtual.timing.armv7m import Instruction
 
 PIPELINE_REFILL = (
     2  # P of the TRM, 1 to 3 depending on alignment and width of the target: the middle
@@ -57,18 +59,20 @@ _PIPELINED = {"load", "store"}
 class CortexM4:
     """The table above, summed over a block."""
 
-    name = "cortex-m4-table"
-    version = 1
+    name = "cortex-m4"
+    version = 2
+    core = CoreTiming(ALIGNED_ONLY, ALIGNED_ONLY, lambda dividend, divisor, signed: 7)
 
-    def block_cost(self, code: bytes, address: int) -> BlockCost:
-        """See TimingModel.block_cost."""
-        cycles = count = 0
-        previous: Instruction | None = None
-        for instruction in decode(code, address, "cortex-m4"):
-            cycles += _cost(instruction, previous)
-            count += 1
+    def pass_block(
+        self, block: Sequence[Instruction], before: Hashable | None, taken: bool
+    ) -> BlockTiming:
+        """See TimingModel.pass_block."""
+        previous = before if isinstance(before, Instruction) else None
+        cycles = []
+        for instruction in block:
+            cycles.append(_cost(instruction, previous))
             previous = instruction
-        return BlockCost(count, cycles, _taken_cycles(previous))
+        return BlockTiming(PIPELINE_REFILL if taken else 0, tuple(cycles), (), previous)
 
 
 def _cost(instruction: Instruction, previous: Instruction | None) -> int:
@@ -86,12 +90,6 @@ def _cost(instruction: Instruction, previous: Instruction | None) -> int:
     if needs_previous and previous.kind in ("alu", "shift", "simd", "mac"):
         return cycles + 1
     return cycles
-
-
-def _taken_cycles(last: Instruction | None) -> int:
-    if last is None or last.kind in ("table_branch", "load"):  # their cost holds the refill
-        return 0
-    return PIPELINE_REFILL if last.kind == "branch" or last.writes_pc else 0
 
 
 MODEL = CortexM4()

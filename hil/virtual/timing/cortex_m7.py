@@ -17,9 +17,10 @@ differs).
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Sequence
 
-from hil.virtual.timing import BlockCost
-from hil.virtual.timing.armv7m import Instruction, decode
+from hil.virtual.timing import ALIGNED_ONLY, BlockTiming, CoreTiming
+from hil.virtual.timing.armv7m import Instruction
 
 # Cycles until another instruction can use the result.
 _LATENCY = {
@@ -74,16 +75,20 @@ _ACCUMULATES = ("mla", "smla", "umla", "mls", "smml", "smls", "umaal", "usada8")
 class CortexM7:
     """The rule above, applied to a block."""
 
-    name = "cortex-m7-table"
-    version = 1
+    name = "cortex-m7"
+    version = 2
+    core = CoreTiming(ALIGNED_ONLY, ALIGNED_ONLY, lambda dividend, divisor, signed: 7)
 
-    def block_cost(self, code: bytes, address: int) -> BlockCost:
-        """See TimingModel.block_cost; a taken branch costs nothing more: it was predicted."""
+    def pass_block(
+        self, block: Sequence[Instruction], before: Hashable | None, taken: bool
+    ) -> BlockTiming:
+        """See TimingModel.pass_block; a taken branch costs nothing more: it was predicted."""
+        costs = []
         ready: dict[str, tuple[int, Instruction]] = {}  # register -> (cycle, who writes it)
-        cycle = count = 0  # first cycle in which the next instruction can issue
+        cycle = 0  # first cycle in which the next instruction can issue
         partner: Instruction | None = None  # issued in cycle - 1 with its second slot free
-        for instruction in decode(code, address, "cortex-m7"):
-            count += 1
+        for instruction in block:
+            begin = cycle
             start = max(
                 [0] + [_ready(instruction, register, ready) for register in instruction.reads]
             )
@@ -96,7 +101,8 @@ class CortexM7:
                 partner = None if instruction.kind in _ALONE else instruction
             for register in instruction.writes:
                 ready[register] = (issued + _latency(instruction, register), instruction)
-        return BlockCost(count, cycle, 0)
+            costs.append(cycle - begin)
+        return BlockTiming(0, tuple(costs), (), None)
 
 
 def _latency(instruction: Instruction, register: str) -> int:

@@ -89,7 +89,7 @@ def executions_on_virtual_board(board: Board, elf: bytes) -> Counter[int]:
     cpu.load(load_elf(elf, cpu.memory))
     assert cpu.run().reason == "exit"
     executions: Counter[int] = Counter()
-    for block in cpu.block_runs():
+    for block in cpu.edge_runs():
         for instruction in decode(block.code, block.address, board.mcu.core):
             executions[instruction.address] += block.executions
     return executions

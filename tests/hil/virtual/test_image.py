@@ -117,7 +117,7 @@ def test_programming_erases_the_sectors_that_it_touches_and_no_others():
     flash = memory.find(0x0800_0000)
     flash.data[:] = bytes(len(flash.data))
 
-    write_image(Image(1, (Segment(0x0800_8000, b"new"),)), memory)
+    write_image(Image(1, (Segment(0x0800_8000, b"new", 0x0800_8000),)), memory)
 
     assert bytes(flash.data[0x8000:0x8003]) == b"new"
     assert bytes(flash.data[0x8003:0x10000]) == b"\xff" * (0x8000 - 3)
@@ -128,7 +128,7 @@ def test_programming_erases_the_sectors_that_it_touches_and_no_others():
 def test_an_alias_shows_and_takes_the_same_bytes():
     memory = MemoryMap(DISCO)
 
-    write_image(Image(1, (Segment(0x0020_0010, b"itcm"),)), memory)
+    write_image(Image(1, (Segment(0x0020_0010, b"itcm", 0x0020_0010),)), memory)
 
     assert memory.read(0x0800_0010, 4) == b"itcm"
 
