@@ -188,6 +188,15 @@ class BlockCounter:
         n = native
         self._lines[number * n.MAX_LINES : (number + 1) * n.MAX_LINES] = 0
 
+    def invalidate_line(self, number: int, address: int) -> None:
+        """Drops the line of a cache that holds an address, if it is there."""
+        n = native
+        cache = self._caches[number]
+        line = address >> int(cache[n.LINE_SHIFT])
+        first = int(cache[n.FIRST_LINE] + (line & cache[n.SET_MASK]) * cache[n.WAYS])
+        ways = self._lines[first : first + int(cache[n.WAYS])]
+        ways[ways[:, n.TAG] == line + 1] = 0
+
     def path_counts(self, region: int, side: CodeOrData) -> PathCounts:
         """Accesses so far, in lines for code; an inactive path counts nothing."""
         n = native

@@ -30,6 +30,7 @@ from hil.virtual.clock import CycleClock, EdgeRun
 from hil.virtual.exceptions import ExceptionUnit, Fault, Lockup
 from hil.virtual.image import Image, holds, write_image
 from hil.virtual.memory import MemoryMap
+from hil.virtual.memory_system import MemorySystem
 from hil.virtual.peripherals import build_peripherals, reset_vector_address
 from hil.virtual.peripherals.core_scs import SystemControl
 from hil.virtual.peripherals.registers import BusFault, Chip, Console, FlashController
@@ -105,9 +106,11 @@ class Cpu:
         model = timing_model(board.mcu.core)
         self._blocks = BlockCounter(self._engine, self.memory, model.core)
         self.clock = CycleClock(board.mcu.core, model, self._blocks)
+        self.memory_system = MemorySystem(board, self.memory, model.core, self._blocks)
         chip = Chip(
             board=board,
             memory=self.memory,
+            memory_system=self.memory_system,
             console=console,
             cycles=self._cycles_now,
             accesses=lambda: self._bus.accesses,
@@ -116,7 +119,7 @@ class Cpu:
             rewrite_flash=self._rewrite_flash,
             log_pin=self._log_pin,
         )
-        peripherals = build_peripherals(chip)
+        self._peripherals = peripherals = build_peripherals(chip)
         self._control = next(p for p in peripherals if isinstance(p, SystemControl))
         self._bus = Bus(self._engine, peripherals, self._before_access, self._read_trouble)
         self._flash_controller = next(
@@ -180,7 +183,8 @@ class Cpu:
         """(stack pointer, pc) to start with.
 
         From the vector table where the chip looks for it. An image that brings none is linked for
-        a debugger to start: at its entry point, with the stack at the end of RAM and the FPU on.
+        a debugger to start: at its entry point, with the stack at the end of RAM, the FPU on and
+        the chip at the board's operating point.
         """
         vectors_at = reset_vector_address(self.board)
         vectors = self.memory.read(vectors_at, 8) or bytes(8)
@@ -190,6 +194,8 @@ class Cpu:
         if self._image is None or (is_table and holds(self._image, vectors_at, 8, self.memory)):
             return sp & ~3, start & ~1
         self.enable_fpu()
+        for peripheral in self._peripherals:
+            peripheral.set_up(self.board.timing.operating_point)
         return sum(self.board.ram), self._image.entry & ~1
 
     def enable_fpu(self) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hil.board_timing import OperatingPoint
 from hil.virtual.peripherals.registers import Chip, Peripheral, array
 
 _VECTKEY = 0x05FA_0000
 _SYSRESETREQ = 1 << 2
 _CPACR_CP10_CP11_FULL = 0xF << 20
-_CACHE_ENABLE_BITS = 1 << 16 | 1 << 17  # CCR: DC, IC
+_CCR_DC, _CCR_IC = 1 << 16, 1 << 17
 
 _CPUID = {"cortex-m4": 0x410F_C241, "cortex-m7": 0x411F_C270}
 _FPU_FEATURES = {  # MVFR0, MVFR1, MVFR2: single precision
@@ -112,6 +113,13 @@ class SystemControl(Peripheral):
         core = self.chip.board.mcu.core
         self.values["CPUID"] = _CPUID[core]
         self.values |= {f"MVFR{i}": value for i, value in enumerate(_FPU_FEATURES[core])}
+        self.write_CCR(self.values["CCR"])
+
+    def set_up(self, point: OperatingPoint) -> None:
+        """See Peripheral.set_up."""
+        value = self.values["CCR"] & ~(_CCR_IC | _CCR_DC)
+        value |= _CCR_IC if "icache" in point.caches_on else 0
+        self.write_CCR(value | (_CCR_DC if "dcache" in point.caches_on else 0))
 
     @property
     def fpu_enabled(self) -> bool:
@@ -135,10 +143,50 @@ class SystemControl(Peripheral):
 
     def write_CCR(self, value: int) -> None:
         """The cache enable bits stay 0 where there is no such cache."""
-        features = self.chip.board.mcu.features
-        if self.chip.board.mcu.core != "cortex-m7" or "icache" not in features:
-            value &= ~_CACHE_ENABLE_BITS
+        if not self._has_caches:
+            self.values["CCR"] = value & ~(_CCR_DC | _CCR_IC)
+            return
         self.values["CCR"] = value
+        caches = {"icache": bool(value & _CCR_IC), "dcache": bool(value & _CCR_DC)}
+        self.chip.memory_system.set(caches=caches)
+
+    def write_ICIALLU(self, value: int) -> None:
+        """Empties the instruction cache."""
+        self._invalidate("icache")
+
+    def write_ICIMVAU(self, value: int) -> None:
+        """Drops one line of the instruction cache, by address."""
+        self._invalidate("icache", value)
+
+    def write_DCISW(self, value: int) -> None:
+        """By set and way, which programs only do to all of them: empties the data cache."""
+        self._invalidate("dcache")
+
+    def write_DCCISW(self, value: int) -> None:
+        """Clean and invalidate; as DCISW. Cleaning takes no time."""
+        self._invalidate("dcache")
+
+    def write_DCIMVAC(self, value: int) -> None:
+        """Drops one line of the data cache, by address."""
+        self._invalidate("dcache", value)
+
+    def write_DCCIMVAC(self, value: int) -> None:
+        """Clean and invalidate; as DCIMVAC."""
+        self._invalidate("dcache", value)
+
+    def _invalidate(self, cache: str, address: int | None = None) -> None:
+        if not self._has_caches:
+            return
+        if address is None:
+            self.chip.memory_system.invalidate(cache)
+        else:
+            self.chip.memory_system.invalidate_line(cache, address)
+
+    @property
+    def _has_caches(self) -> bool:
+        """Whether the core itself has caches, which are not those of a flash controller."""
+        mcu = self.chip.board.mcu
+        return mcu.core == "cortex-m7" and "icache" in mcu.features
 
     def read_CCSIDR(self) -> int:
         """Geometry of the cache that CSSELR selects."""

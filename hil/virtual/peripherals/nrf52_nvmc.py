@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hil.board_timing import OperatingPoint
 from hil.virtual.peripherals.registers import BusFault, FlashController
 
 _READ_ONLY, _WRITE, _ERASE = 0, 1, 2
 _PAGE_BYTES = 4096
+_CACHEEN, _CACHEPROFEN = 1 << 0, 1 << 8
 
 
 class Nvmc(FlashController):
@@ -31,6 +33,60 @@ class Nvmc(FlashController):
         0x54C: "IMISS",
     }
     RESET: ClassVar[dict[str, int]] = {"READY": 1, "READYNEXT": 1, "ERASEPAGEPARTIALCFG": 0xA}
+
+    def reset(self) -> None:
+        """See Peripheral.reset."""
+        super().reset()
+        self._hidden = (0, 0)  # hits and misses that the counters have not seen
+        self.write_ICACHECNF(self.values["ICACHECNF"])
+
+    def set_up(self, point: OperatingPoint) -> None:
+        """See Peripheral.set_up."""
+        self.write_ICACHECNF(_CACHEEN if "icache" in point.caches_on else 0)
+
+    def write_ICACHECNF(self, value: int) -> None:
+        """Switches the instruction cache, which forgets when it is off, and its counters."""
+        seen = self.read_IHIT(), self.read_IMISS()
+        self.values["ICACHECNF"] = value & (_CACHEEN | _CACHEPROFEN)
+        self.chip.memory_system.set(caches={"icache": bool(value & _CACHEEN)})
+        self._show(*seen)
+
+    def read_IHIT(self) -> int:
+        """Hits of the instruction cache, a line of it at a time: the core asks for each word."""
+        return self._counters()[0] & 0xFFFF_FFFF
+
+    def read_IMISS(self) -> int:
+        """Misses of the instruction cache."""
+        return self._counters()[1] & 0xFFFF_FFFF
+
+    def write_IHIT(self, value: int) -> None:
+        """Whatever is written, the counter is 0 then."""
+        self._show(0, self.read_IMISS())
+
+    def write_IMISS(self, value: int) -> None:
+        """Whatever is written, the counter is 0 then."""
+        self._show(self.read_IHIT(), 0)
+
+    def _counters(self) -> tuple[int, int]:
+        if not self._counts:
+            return self.values["IHIT"], self.values["IMISS"]
+        hits, misses = self._looked_up()
+        return hits - self._hidden[0], misses - self._hidden[1]
+
+    def _show(self, hits: int, misses: int) -> None:
+        """The counters go on from here."""
+        self.values |= {"IHIT": hits, "IMISS": misses}
+        all_hits, all_misses = self._looked_up()
+        self._hidden = all_hits - hits, all_misses - misses
+
+    def _looked_up(self) -> tuple[int, int]:
+        counts = self.chip.memory_system.counts(self.chip.board.flash_memory.name, "code")
+        return counts.hits, counts.fills + counts.sequentials
+
+    @property
+    def _counts(self) -> bool:
+        both = _CACHEEN | _CACHEPROFEN
+        return self.values["ICACHECNF"] & both == both
 
     def write_READY(self, value: int) -> None:
         """Read only."""

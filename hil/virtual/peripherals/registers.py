@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from hil.board import Board
+from hil.board_timing import OperatingPoint
 from hil.virtual.memory import MemoryMap
+from hil.virtual.memory_system import MemorySystem
 
 
 class BusFault(Exception):
@@ -35,6 +37,7 @@ class Chip:
 
     board: Board
     memory: MemoryMap
+    memory_system: MemorySystem
     console: Console
     cycles: Callable[[], int]  # core cycles at this very access
     accesses: Callable[[], int]  # accesses to peripherals so far, this one included
@@ -72,6 +75,9 @@ class Peripheral:
     def reset(self) -> None:
         """All registers as after a reset of the chip."""
         self.values = {name: self.RESET.get(name, 0) for name in self.REGISTERS.values()}
+
+    def set_up(self, point: OperatingPoint) -> None:
+        """Registers as the bench firmware's port leaves them, where that has a say in time."""
 
     def read(self, offset: int, size_bytes: int) -> int:
         """Value of the `size_bytes` bytes at `offset`; raises BusFault."""

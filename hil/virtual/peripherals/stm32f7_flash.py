@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hil.board_timing import OperatingPoint
 from hil.virtual.image import sector_ranges
 from hil.virtual.peripherals.registers import BusFault
 from hil.virtual.peripherals.stm32_flash import LOCK, LockedFlash
 
+_LATENCY, _PRFTEN, _ARTEN, _ARTRST = 0xF, 1 << 8, 1 << 9, 1 << 11
 _PG, _SER, _MER, _STRT = 1 << 0, 1 << 1, 1 << 2, 1 << 16
 _EOP, _PGSERR = 1 << 0, 1 << 7
 
@@ -29,6 +31,27 @@ class FlashInterface(LockedFlash):
     }
     RESET: ClassVar[dict[str, int]] = {"CR": LOCK, "OPTCR": 0xC0FF_AAFD, "OPTCR1": 0x0040_0080}
     SIZE_BYTES = 0x400
+
+    def reset(self) -> None:
+        """See Peripheral.reset."""
+        super().reset()
+        self.write_ACR(self.values["ACR"])
+
+    def set_up(self, point: OperatingPoint) -> None:
+        """See Peripheral.set_up."""
+        art = _ARTEN if "art" in point.caches_on else 0
+        self.write_ACR(point.wait_states | (_PRFTEN if point.prefetch else 0) | art)
+
+    def write_ACR(self, value: int) -> None:
+        """Wait states; prefetch and ART, which serve the ITCM interface."""
+        self.values["ACR"] = value
+        self.chip.memory_system.set(
+            wait_states=value & _LATENCY,
+            prefetch=bool(value & _PRFTEN),
+            caches={"art": bool(value & _ARTEN)},
+        )
+        if value & _ARTRST:
+            self.chip.memory_system.invalidate("art")
 
     def write_CR(self, value: int) -> None:
         """STRT with SER or MER erases; ignored while locked."""

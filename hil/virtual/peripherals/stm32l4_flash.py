@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hil.board_timing import OperatingPoint
 from hil.virtual.image import sector_ranges
 from hil.virtual.peripherals.registers import BusFault, array
 from hil.virtual.peripherals.stm32_flash import LOCK, LockedFlash
 
+_LATENCY, _PRFTEN, _ICEN, _DCEN, _ICRST, _DCRST = 0xF, *(1 << bit for bit in range(8, 13))
 _PG, _PER, _MER1, _BKER, _MER2, _STRT = 1 << 0, 1 << 1, 1 << 2, 1 << 11, 1 << 15, 1 << 16
 _FSTPG, _EOPIE, _OPTLOCK = 1 << 18, 1 << 24, 1 << 30
 _EOP, _PROGERR, _PGAERR, _SIZERR, _PGSERR = 1 << 0, 1 << 3, 1 << 5, 1 << 6, 1 << 7
@@ -45,6 +47,27 @@ class FlashInterface(LockedFlash):
         """See Peripheral.reset."""
         super().reset()
         self._first: tuple[int, bytes, bytes] | None = None  # offset, old, new of the lower word
+        self.write_ACR(self.values["ACR"])
+
+    def set_up(self, point: OperatingPoint) -> None:
+        """See Peripheral.set_up."""
+        value = point.wait_states | (_PRFTEN if point.prefetch else 0)
+        value |= _ICEN if "icache" in point.caches_on else 0
+        value |= _DCEN if "dcache" in point.caches_on else 0
+        self.write_ACR(value)
+
+    def write_ACR(self, value: int) -> None:
+        """Wait states, prefetch, the ART accelerator's caches."""
+        self.values["ACR"] = value
+        self.chip.memory_system.set(
+            wait_states=value & _LATENCY,
+            prefetch=bool(value & _PRFTEN),
+            caches={"icache": bool(value & _ICEN), "dcache": bool(value & _DCEN)},
+        )
+        if value & _ICRST:
+            self.chip.memory_system.invalidate("icache")
+        if value & _DCRST:
+            self.chip.memory_system.invalidate("dcache")
 
     def write_CR(self, value: int) -> None:
         """STRT with PER, MER1 or MER2 erases; ignored while locked."""
