@@ -98,6 +98,9 @@ _TWO_RESULTS = {"smull", "umull", "ldrd"} | {
 }
 _READS_FLAGS = {"adc", "sbc", "rrx", "sel", "vseleq", "vselvs", "vselge", "vselgt"}
 _MULTIPLE = {"load_multiple", "store_multiple", "fp_load_multiple", "fp_store_multiple"}
+_SHIFT = re.compile(r"\b(lsl|lsr|asr|ror|rrx)\b")
+_TWICE_THE_SAME = re.compile(r"\[(\w+), \1\b")
+_INDEXED = re.compile(r"!|\], ")
 _REGISTER = re.compile(r"\b(r\d+|s\d+|d\d+|sb|sl|fp|ip|sp|lr|pc)\b")
 
 
@@ -114,11 +117,49 @@ class Instruction:
     writes: frozenset[str]
     addresses: frozenset[str]  # registers that form an address
     registers: int  # registers in the list of a multiple transfer, else 0
+    conditional: bool = False  # B<cond>, CBZ, or inside an IT block
+    sets_flags: bool = False
+    target: int | None = None  # of a direct branch
 
     @property
     def writes_pc(self) -> bool:
         """Whether it is a branch by writing the program counter."""
         return "pc" in self.writes
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether it can change the program counter."""
+        return self.kind in ("branch", "table_branch") or "pc" in self.writes
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether its target is in the instruction (B, BL, CBZ)."""
+        return self.target is not None
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it writes the return address: BL, BLX."""
+        return self.name in ("bl", "blx")
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether it loads from an address relative to the program counter."""
+        return "pc" in self.addresses and self.kind in ("load", "load_pair", "fp_load")
+
+    @property
+    def has_register_offset(self) -> bool:
+        """Whether a register is added to the base of its address."""
+        return len(self.addresses) == 2 or _TWICE_THE_SAME.search(self.operands) is not None
+
+    @property
+    def writes_base(self) -> bool:
+        """Whether it is pre- or post-indexed, or a multiple transfer with write-back."""
+        return bool(self.addresses & self.writes) and _INDEXED.search(self.operands) is not None
+
+    @property
+    def has_shifted_operand(self) -> bool:
+        """Whether a register operand is shifted on its way into another operation."""
+        return self.kind == "alu" and _SHIFT.search(self.operands) is not None
 
 
 def decode(code: bytes, address: int, core: str) -> Iterator[Instruction]:
@@ -156,8 +197,12 @@ def _instruction(address: int, size: int, mnemonic: str, operands: str, core: st
             writes.add(base)
     elif "!" in operands or re.search(r"\], ", operands):  # pre- or post-indexed
         writes |= set(_registers(inside)[:1])
-    if sets_flags or name in _COMPARES or "apsr_nzcv" in operands:
+    if name in ("vcmp", "vcmpe", "vmsr"):  # into the FPU's own flags
+        writes.add("fpscr")
+    elif sets_flags or name in _COMPARES or "apsr_nzcv" in operands:
         writes.add("flags")
+    if name == "vmrs":
+        reads.add("fpscr")
     if conditional or name in _READS_FLAGS or kind == "it":
         reads.add("flags")
     return Instruction(
@@ -170,6 +215,9 @@ def _instruction(address: int, size: int, mnemonic: str, operands: str, core: st
         frozenset(writes),
         frozenset(addresses),
         len(listed) if kind in _MULTIPLE else 0,
+        conditional or name in ("cbz", "cbnz"),
+        sets_flags or (name in _COMPARES and kind == "alu"),
+        int(operands.rpartition("#")[2], 16) if kind == "branch" and "#" in operands else None,
     )
 
 
@@ -217,8 +265,11 @@ def _operands(name: str, kind: str, text: str, listed: list[str]) -> tuple[set[s
         return set(registers[1:]), set(registers[:1])
     if kind in _NO_RESULT or name in _COMPARES or not registers:
         return set(registers), set()
+    parts = text.split(",")
     results = 2 if name in _TWO_RESULTS else 1
-    first, *others = (part.strip() for part in text.split(","))
+    if name == "vmov" and len(parts) > 2 and not parts[0].strip().startswith("d"):
+        results = 2  # two FPU registers at once, or a pair of core registers
+    first, *others = (part.strip() for part in parts)
     written = _registers(first) if results == 1 else registers[:2]
     read = _registers(",".join(others)) if results == 1 else registers[2:]
     # a two-operand form such as `adds r0, #1` or `lsls r0, r1` reads its result register too
@@ -228,6 +279,7 @@ def _operands(name: str, kind: str, text: str, listed: list[str]) -> tuple[set[s
 
 
 _MOVES = {
+    "rrx",
     "mov",
     "mvn",
     "movw",
