@@ -102,6 +102,7 @@ class BlockCounter:
             m = region.memory
             regions[number] = m.origin, m.end, region.host_address, m.kind == "ram"
             pages[m.origin >> n.PAGE_SHIFT : m.end >> n.PAGE_SHIFT] = 2 * number + 3
+            self._paths[2 * number + 3, n.IS_PLAIN] = n.WRITABLE if m.kind == "ram" else n.READ_ONLY
         unaligned = np.array([core.unaligned_read, core.unaligned_write], np.int64) * n.ONE_CYCLE
         divides = _divide_table(core)
         self._kept = (regions, pages, unaligned, divides)  # the hooks hold their addresses
@@ -125,7 +126,9 @@ class BlockCounter:
         self._header[n.REGION_COUNT] = len(memory.regions)
         self._header[n.FLASH_EPOCH] = 1
         state = find_engine_state(engine)
-        self._header[n.REGISTERS], self._header[n.IT_STATE] = state
+        self._header[n.REGISTERS], self._header[n.IT_STATE] = state.registers, state.it_state
+        self._no_flag = np.zeros(1, np.uint8)  # takes its place where Unicorn's is not known
+        self._header[n.KEEPS_PC] = state.keeps_pc or self._no_flag.ctypes.data
         if core.predictor is not None:
             self._header[n.PREDICTOR_COUNT] = core.predictor.entries
             self._header[n.MISPREDICT] = _fixed(core.predictor.mispredict_cycles)

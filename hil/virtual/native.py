@@ -55,7 +55,8 @@ from numba.extending import intrinsic
     DIVIDES,
     REGISTERS,  # addresses of the core's registers and IT state: hil/virtual/engine_state.py
     IT_STATE,
-) = range(30)
+    KEEPS_PC,
+) = range(31)
 HEADER_WORDS = 32
 
 # Words of a block's row (128 bytes: two cache lines of the host). Index 0 is never a block: nothing
@@ -105,8 +106,10 @@ REGION_WORDS = 4
     HITS,  # how often
     FILLS,
     SEQUENTIALS,
-) = range(12)
+    IS_PLAIN,  # of a data path: 0 no memory, READ_ONLY flash, WRITABLE RAM
+) = range(13)
 PATH_WORDS = 16
+READ_ONLY, WRITABLE = 1, 2
 
 # Words of a cache.
 LINE_SHIFT, SET_MASK, WAYS, IS_RANDOM, WRITE_ALLOCATE, FIRST_LINE, TICK, RANDOM = range(8)
@@ -398,6 +401,7 @@ def on_block(engine: Any, start: Any, length: Any, user: Any) -> None:
     blocks = _array(header, BLOCKS, (MAX_BLOCKS, BLOCK_WORDS))
     edges = _array(header, EDGES, (MAX_EDGES, EDGE_WORDS))
     address, size = np.int64(start), np.int64(length)
+    carray(_pointer(header[KEEPS_PC]), 1, np.uint8)[0] = 1
     source = header[CURRENT]
     left = blocks[source]
     edge = left[EDGE_A]
@@ -455,6 +459,8 @@ def on_access(engine: Any, kind: Any, start: Any, length: Any, value: Any, user:
     path = _array(header, PATHS, (2 * MAX_REGIONS + 2, PATH_WORDS))[
         np.int64(pages[address >> PAGE_SHIFT & PAGE_COUNT - 1])
     ]
+    if path[IS_PLAIN] == 0 or (is_write and path[IS_PLAIN] == READ_ONLY):
+        carray(_pointer(header[KEEPS_PC]), 1, np.uint8)[0] = 0
     if path[ACTIVE] == 0:
         return
     stall = _access(header, path, address, is_write)
