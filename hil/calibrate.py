@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hil.board import Board
 from hil.build import Firmware, build
@@ -19,9 +18,6 @@ from hil.lab import Place
 from hil.microbenchmarks import IMAGES_DIR, Microbenchmark, write_image_folder
 from hil.session import booted
 from hil.wire import CHUNK_BYTES, Data, encode, parse_line
-
-if TYPE_CHECKING:
-    from hil.virtual.cpu import Cpu
 
 _PAIR = struct.Struct("<2I")  # the firmware's input: first, count; its output: short, long
 _RUN_S = 60.0  # for all micro-benchmarks: milliseconds on hardware, seconds on a virtual board

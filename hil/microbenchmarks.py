@@ -7,6 +7,7 @@ firmware of. Not here: measuring and fitting (hil/calibrate.py).
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from dataclasses import dataclass
@@ -21,16 +22,16 @@ from hil.tables import read_toml, table_to_dataclass
 
 TABLES_DIR = BOARDS_DIR.parent / "firmware" / "calibration"
 IMAGES_DIR = BOARDS_DIR.parent / "build" / "calibration"
-CORE_RAM = "ram"  # the name in the tables for memory that the core reaches without waiting
+CORE_RAM = "core"  # the name in the tables for RAM that the core reaches without waiting
 
 _COPIED = ("calibration.c", "calibration.h")
 _TEMPLATE = "microbenchmarks.S.j2"
 _SYSTEM_BUS = 0x2000_0000  # below it code is fetched through the code buses or the ITCM
 _STACK_BYTES = 4096  # firmware/platform: it lies below the arena
 _CORE_DATA_BYTES = 0x1000  # what bodies use of the core's own RAM
-_DATA_BYTES = 0x1_0000  # what bodies use of any other RAM: many times a cache
+_CORE_CODE_BYTES = 0x3000  # the longest routine that runs in it
+_ROOM_BYTES = 0x1_0000  # of any other RAM, for a routine or for data: many times a cache
 _CODE_OFFSET = 0x100  # into memory that starts at address 0, which in C is no address of anything
-_CODE_BYTES = 0x3000  # the longest routine that is copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Row:
     turns: int = 20
     code: tuple[str, ...] = (CORE_RAM,)
     data: tuple[str, ...] = (CORE_RAM,)
+    caches: tuple[bool, ...] = (True,)
+    more_wait_states: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         if len(self.copies) != 2 or not 0 < self.copies[0] < self.copies[1] or self.turns < 1:
@@ -66,23 +69,22 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Microbenchmark:
-    """One row with its code in one memory and its loads and stores in another."""
+    """One row with its code in one memory, its loads and stores in another, and the chip set up."""
 
     row: Row
     code: str
     data: str
+    caches: bool = True
+    more_wait_states: int = 0
 
     @property
     def name(self) -> str:
-        """The row's; with the memories where they are named ones."""
-        places = [f"code in {self.code}"] if self.code != CORE_RAM else []
-        places += [f"data in {self.data}"] if self.data != CORE_RAM else []
-        return f"{self.row.name} ({', '.join(places)})" if places else self.row.name
-
-    @property
-    def label(self) -> str:
-        """Of the routines, without the number of copies."""
-        return f"{self.row.name}_{self.code}_{self.data}"
+        """The row's; with what it is about where a row has several."""
+        parts = [f"code in {self.code}"] if self.code != CORE_RAM else []
+        parts += [f"data in {self.data}"] if self.data != CORE_RAM else []
+        parts += [] if self.caches else ["caches off"]
+        parts += [f"+{self.more_wait_states} wait states"] if self.more_wait_states else []
+        return f"{self.row.name} ({', '.join(parts)})" if parts else self.row.name
 
     @property
     def bodies(self) -> int:
@@ -97,28 +99,28 @@ class Microbenchmark:
 
 def microbenchmarks(board: Board) -> list[Microbenchmark]:
     """All that a board can run, in the order of the tables."""
-    found = []
+    rows = []
     for path in sorted(TABLES_DIR.glob("*.toml")):
         table = table_to_dataclass(Table, read_toml(path), path)
         if board.mcu.core in table.cores:
-            found += [
-                Microbenchmark(row, code, data)
-                for row in table.benchmark
-                for code in row.code
-                for data in row.data
-                if code in (CORE_RAM, *_names(board)) and data in (CORE_RAM, *_names(board))
-            ]
-    labels = [benchmark.label for benchmark in found]
-    twice = {label for label in labels if labels.count(label) > 1}
-    if twice:
+            rows += table.benchmark
+    names = [row.name for row in rows]
+    if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"{TABLES_DIR} has two micro-benchmarks named {', '.join(sorted(twice))}")
-    return found
+    memories = {CORE_RAM, *(memory.name for memory in board.memory)}
+    has_wait_states = board.timing.operating_point.wait_states > 0
+    return [
+        Microbenchmark(*choice)
+        for row in rows
+        for choice in itertools.product([row], row.code, row.data, row.caches, row.more_wait_states)
+        if {choice[1], choice[2]} <= memories and (has_wait_states or choice[4] == 0)
+    ]
 
 
 def write_image_folder(board: Board, folder: Path) -> list[Microbenchmark]:
     """Writes the folder that `hil.build` compiles; returns what it holds, in the table's order."""
     found = microbenchmarks(board)
-    space = _Space.of(board, {benchmark.data for benchmark in found})
+    space = _Space.of(board, {b.data for b in found} | {b.code for b in found})
     folder.mkdir(parents=True, exist_ok=True)
     for name in _COPIED:
         shutil.copyfile(TABLES_DIR / name, folder / name)
@@ -129,12 +131,17 @@ def write_image_folder(board: Board, folder: Path) -> list[Microbenchmark]:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     ).get_template(_TEMPLATE)
-    routines = [
-        _routine(benchmark, copies, space) for benchmark in found for copies in benchmark.row.copies
-    ]
-    (folder / "microbenchmarks.S").write_text(
-        template.render(board=board.id, routines=routines), encoding="utf-8"
+    rows = {benchmark.row.name: benchmark.row for benchmark in found}
+    source = template.render(
+        board=board.id,
+        routines=[_routine(row, copies) for row in rows.values() for copies in row.copies],
+        entries=[
+            _entry(benchmark, copies, space)
+            for benchmark in found
+            for copies in benchmark.row.copies
+        ],
     )
+    (folder / "microbenchmarks.S").write_text(source, encoding="utf-8")
     (folder / "calibration_sizes.h").write_text(space.header(len(found)), encoding="utf-8")
     manifest = {
         "model": {"name": "calibration"},
@@ -147,77 +154,101 @@ def write_image_folder(board: Board, folder: Path) -> list[Microbenchmark]:
 
 @dataclass(frozen=True, slots=True)
 class _Space:
-    """Where on a board the routines run and what they read and write."""
+    """Where on a board the routines run and what they read and write.
+
+    All RAM that is used lies in the image's arena: the core's own data first, then, where the code
+    RAM is a view of the same RAM, the copied routines.
+    """
 
     board: Board
-    code_at: int  # routines that are copied
-    arena_from: int
+    core_code: int
+    core_data: int
+    rooms: dict[str, int]  # of the other RAMs that are used, by name
     arena_to: int
 
     @classmethod
-    def of(cls, board: Board, data: set[str]) -> _Space:
-        """The board's, from its memory map, for bodies that use these memories.
-
-        All RAM that is used lies in the image's arena: the core's own data first, then, where code
-        RAM is a view of the same RAM, the copied routines.
-        """
+    def of(cls, board: Board, used: set[str]) -> _Space:
+        """The board's, from its memory map, for micro-benchmarks that use these memories."""
         start, size = board.ram
-        arena_from = start + _STACK_BYTES
-        ends = [arena_from + _CORE_DATA_BYTES]
+        core_data = start + _STACK_BYTES
+        free = core_data + _CORE_DATA_BYTES
         code_ram = _code_ram(board)
-        shown_at = _memory(board, code_ram.alias_of).origin if code_ram.alias_of else None
-        offset = _CODE_OFFSET if shown_at is None else max(0, ends[0] - shown_at)
-        if shown_at is not None:
-            ends.append(shown_at + offset + _CODE_BYTES)
-        for name in data:
-            if name != CORE_RAM and _memory(board, name).kind == "ram":
-                ends.append(max(arena_from, _memory(board, name).origin) + _DATA_BYTES)
+        offset = _CODE_OFFSET
+        if code_ram.alias_of is not None:
+            shown_at = _memory(board, code_ram.alias_of).origin
+            offset = max(0, free - shown_at)
+            code_end = shown_at + offset + _CORE_CODE_BYTES
+            free = code_end if offset else free
+        rooms = {
+            name: max(free, _memory(board, name).origin)
+            for name in sorted(used - {CORE_RAM})
+            if _memory(board, name).kind == "ram"
+        }
+        ends = [free, *(room + _ROOM_BYTES for room in rooms.values())]
+        ends += [code_end] if code_ram.alias_of is not None else []
         assert max(ends) <= start + size, "the arena lies in the RAM of the image"
-        return cls(board, code_ram.origin + offset, arena_from, max(ends))
+        return cls(board, code_ram.origin + offset, core_data, rooms, max(ends))
 
     def header(self, benchmarks: int) -> str:
         """calibration_sizes.h."""
         return (
             f"/* Written by hil/microbenchmarks.py from boards/{self.board.id}.toml. */\n"
             f"#define CALIBRATION_BENCHMARKS {benchmarks}u\n"
-            f"#define CALIBRATION_ARENA_BYTES {self.arena_to - self.arena_from}u\n"
-            f"#define CALIBRATION_ARENA_FROM 0x{self.arena_from:08x}u\n"
+            f"#define CALIBRATION_ARENA_BYTES {self.arena_to - self.core_data}u\n"
+            f"#define CALIBRATION_ARENA_FROM 0x{self.core_data:08x}u\n"
             f"#define CALIBRATION_ARENA_TO 0x{self.arena_to:08x}u\n"
         )
 
-    def run_at(self, label: str, code: str) -> str:
-        """Assembly for the address where a routine runs."""
+    def run_at(self, label: str, code: str) -> tuple[str, bool]:
+        """(assembly for the address where a routine runs, whether it has to be copied there)."""
         if code == CORE_RAM:
-            return f"0x{self.code_at:08x}"
+            return f"0x{self.core_code:08x}", True
+        if code in self.rooms:
+            return f"0x{self.rooms[code]:08x}", True
         moved = _memory(self.board, code).origin - self.board.flash_memory.origin
-        return f"{label} + ({moved})" if moved else label
+        return (f"{label} + ({moved})" if moved else label), False
 
     def data_at(self, data: str) -> int:
         """The memory that loads and stores go to."""
         if data == CORE_RAM:
-            return self.arena_from
-        memory = _memory(self.board, data)
-        return max(self.arena_from, memory.origin) if memory.kind == "ram" else memory.origin
+            return self.core_data
+        return self.rooms.get(data, _memory(self.board, data).origin)
 
 
-def _routine(benchmark: Microbenchmark, copies: int, space: _Space) -> dict[str, Any]:
-    row, label = benchmark.row, f"{benchmark.label}_{copies}"
+def _routine(row: Row, copies: int) -> dict[str, Any]:
+    """What the template needs for the code of one routine."""
     return {
-        "label": label,
-        "comment": f"{row.rule}: {copies} copies",
-        "setup": row.setup.split("\n") if row.setup else [],
-        "body": [line for line in row.body.split("\n") if line.strip()],
-        "after": row.after.split("\n") if row.after else [],
+        "label": _label(row, copies),
+        "comment": row.rule,
+        "setup": _lines(row.setup),
+        "body": _lines(row.body),
+        "after": _lines(row.after),
         "copies": copies,
-        "turns": row.turns,
-        "run_at": space.run_at(label, benchmark.code),
-        "copied": int(benchmark.code == CORE_RAM),
-        "data": space.data_at(benchmark.data),
     }
 
 
-def _names(board: Board) -> list[str]:
-    return [memory.name for memory in board.memory]
+def _entry(benchmark: Microbenchmark, copies: int, space: _Space) -> dict[str, Any]:
+    """What the template needs for one entry of the firmware's table."""
+    label = _label(benchmark.row, copies)
+    run_at, copied = space.run_at(label, benchmark.code)
+    return {
+        "label": label,
+        "comment": f"{benchmark.name}: {copies} copies",
+        "run_at": run_at,
+        "copied": int(copied),
+        "data": space.data_at(benchmark.data),
+        "turns": benchmark.row.turns,
+        "caches_on": int(benchmark.caches),
+        "more_wait_states": benchmark.more_wait_states,
+    }
+
+
+def _label(row: Row, copies: int) -> str:
+    return f"{row.name}_{copies}"
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.split("\n") if line.strip()]
 
 
 def _memory(board: Board, name: str) -> Memory:

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "model.h"
+#include "port.h"
 
 enum { SELECTION_WORDS = 2, LENGTHS = 2, DWT_CYCCNT = 0xE0001004 };
 
@@ -49,13 +50,15 @@ model_io_t model_output(uint32_t index)
     return (model_io_t){.data = (uint8_t *)cycles, .bytes = sizeof cycles, .dtype = MODEL_S32, .scale = 1.0f};
 }
 
-/* The routine where it has to run: copied there, or, where the same bytes show at another address, at that address. */
+/* The routine where it has to run: copied there, or, where the same bytes show at another address, at that address. The caches
+ * are off meanwhile, and empty when they are switched on. */
 static calibration_routine_fn placed(const calibration_routine_t *routine)
 {
+    port_memory(0, 0);
     if (routine->copied != 0) {
         memcpy((void *)routine->run_at, (const void *)routine->linked_at, routine->bytes);
-        __asm volatile("dsb\n\tisb" ::: "memory");
     }
+    port_memory((int)routine->caches_on, routine->more_wait_states);
     return (calibration_routine_fn)(routine->run_at | 1u); /* bit 0: Thumb */
 }
 
@@ -77,6 +80,7 @@ void model_run(void)
             cycles[i][length] = measure(&calibration_routines[i][length]);
         }
     }
+    port_memory(1, 0);
 }
 
 void model_run_layers(model_mark_fn mark)

@@ -21,6 +21,8 @@ typedef struct {
     uint32_t copied; /* 1: to be copied from linked_at to run_at first */
     uint32_t data;   /* the memory that its loads and stores go to */
     uint32_t turns;
+    uint32_t caches_on;        /* for port_memory */
+    uint32_t more_wait_states;
 } calibration_routine_t;
 
 /* Of each benchmark the short and the long routine. */

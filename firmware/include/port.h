@@ -27,6 +27,10 @@ uint32_t port_coarse_us(void);
 /* Trigger pin for energy meters: high exactly while a measured window runs. */
 void port_trigger(int high);
 
+/* For calibration: all caches of core and chip on (1) or off (0), both empty afterwards, and so many wait states of the flash
+ * more than the clock needs (0 to 7; nothing where no register sets them). */
+void port_memory(int caches_on, uint32_t more_wait_states);
+
 /* Never returns: resets the chip. */
 _Noreturn void port_reset(void);
 

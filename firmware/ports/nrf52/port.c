@@ -150,6 +150,15 @@ void port_trigger(int high)
     }
 }
 
+void port_memory(int caches_on, uint32_t more_wait_states)
+{
+    (void)more_wait_states;
+    NVMC_ICACHECNF = 0; /* switching it off empties it */
+    cortex_m_sync();
+    NVMC_ICACHECNF = caches_on != 0 ? NVMC_ICACHECNF_CACHEEN : 0;
+    cortex_m_sync();
+}
+
 _Noreturn void port_reset(void)
 {
     cortex_m_reset();

@@ -55,6 +55,7 @@ _Static_assert(HSE_HZ % 1000000 == 0, "the PLL's input is HSE_HZ divided to 1 MH
 #define FLASH_ACR_LATENCY_7WS (7u << 0)
 #define FLASH_ACR_PRFTEN (1u << 8)
 #define FLASH_ACR_ARTEN (1u << 9)
+#define FLASH_ACR_ARTRST (1u << 11) /* only while the accelerator is off */
 /* GPIO (RM 6.4) */
 #define GPIO(pin, offset) REGISTER(0x40020000u + 0x400u * ((pin) / 16u) + (offset))
 #define GPIO_MODER(pin) GPIO(pin, 0x00u)
@@ -118,6 +119,7 @@ _Static_assert(HSE_HZ % 1000000 == 0, "the PLL's input is HSE_HZ divided to 1 MH
 #define SCB_CSSELR_L1_DATA 0u
 #define SCB_ICIALLU REGISTER(0xE000EF50)
 #define SCB_DCISW REGISTER(0xE000EF60)
+#define SCB_DCCISW REGISTER(0xE000EF74)
 
 static void wait_for(volatile uint32_t *reg, uint32_t mask, uint32_t value)
 {
@@ -150,21 +152,36 @@ static void clocks_init(void)
     wait_for(&RCC_CFGR, RCC_CFGR_SWS, RCC_CFGR_SWS_PLL);
 }
 
-/* Both caches hold random bytes after power-on and are invalidated before they are switched on. */
-static void caches_init(void)
+/* One maintenance operation for every line of the data cache: DCISW drops it, DCCISW writes it back first. */
+static void data_cache_lines(volatile uint32_t *operation)
 {
-    SCB_ICIALLU = 0;
     SCB_CSSELR = SCB_CSSELR_L1_DATA;
     cortex_m_sync();
     uint32_t last_set = SCB_CCSIDR >> 13 & 0x7FFFu;
-    uint32_t last_way = SCB_CCSIDR >> 3 & 0x3FFu; /* 3: four ways, hence bits 31:30 of DCISW */
+    uint32_t last_way = SCB_CCSIDR >> 3 & 0x3FFu; /* 3: four ways, hence bits 31:30 of the operand */
     for (uint32_t set = 0; set <= last_set; set++) {
         for (uint32_t way = 0; way <= last_way; way++) {
-            SCB_DCISW = way << 30 | set << 5;
+            *operation = way << 30 | set << 5;
         }
     }
     cortex_m_sync();
+}
+
+/* Both caches hold random bytes after power-on and are invalidated before they are switched on. */
+static void caches_on(void)
+{
+    SCB_ICIALLU = 0;
+    data_cache_lines(&SCB_DCISW);
     SCB_CCR |= SCB_CCR_IC | SCB_CCR_DC;
+    cortex_m_sync();
+}
+
+static void caches_off(void)
+{
+    SCB_CCR &= ~SCB_CCR_DC;
+    cortex_m_sync();
+    data_cache_lines(&SCB_DCCISW); /* with the cache off nothing is written into it meanwhile */
+    SCB_CCR &= ~SCB_CCR_IC;
     cortex_m_sync();
 }
 
@@ -184,7 +201,7 @@ static void uart_pin(uint32_t pin)
 void port_init(void)
 {
     clocks_init();
-    caches_init();
+    caches_on();
 
     RCC_AHB1ENR |= 1u << UART_TX_PIN / 16 | 1u << UART_RX_PIN / 16 | 1u << TRIGGER_PIN / 16;
     RCC_APB1ENR |= RCC_APB1ENR_TIM2EN;
@@ -241,6 +258,22 @@ uint32_t port_coarse_us(void)
 void port_trigger(int high)
 {
     GPIO_BSRR(TRIGGER_PIN) = 1u << (TRIGGER_PIN % 16 + (high != 0 ? 0 : 16));
+}
+
+void port_memory(int with_caches, uint32_t more_wait_states)
+{
+    uint32_t latency = FLASH_ACR_LATENCY_7WS + more_wait_states;
+    if ((SCB_CCR & SCB_CCR_DC) != 0) {
+        caches_off();
+    }
+    FLASH_ACR = latency | FLASH_ACR_PRFTEN;
+    wait_for(&FLASH_ACR, FLASH_ACR_LATENCY, latency);
+    FLASH_ACR |= FLASH_ACR_ARTRST;
+    FLASH_ACR &= ~FLASH_ACR_ARTRST;
+    if (with_caches != 0) {
+        FLASH_ACR |= FLASH_ACR_ARTEN;
+        caches_on();
+    }
 }
 
 _Noreturn void port_reset(void)

@@ -59,6 +59,8 @@ _Static_assert(LSE_HZ == 32768, "MSI is trimmed by a crystal of 32.768 kHz");
 #define FLASH_ACR_PRFTEN (1u << 8)
 #define FLASH_ACR_ICEN (1u << 9)
 #define FLASH_ACR_DCEN (1u << 10)
+#define FLASH_ACR_ICRST (1u << 11) /* only while the cache is off */
+#define FLASH_ACR_DCRST (1u << 12)
 /* GPIO (RM, GPIO registers) */
 #define GPIO(pin, offset) REGISTER(0x48000000u + 0x400u * ((pin) / 16u) + (offset))
 #define GPIO_MODER(pin) GPIO(pin, 0x00u)
@@ -210,6 +212,19 @@ uint32_t port_coarse_us(void)
 void port_trigger(int high)
 {
     GPIO_BSRR(TRIGGER_PIN) = 1u << (TRIGGER_PIN % 16 + (high != 0 ? 0 : 16));
+}
+
+void port_memory(int caches_on, uint32_t more_wait_states)
+{
+    uint32_t latency = FLASH_ACR_LATENCY_5WS + more_wait_states;
+    FLASH_ACR = latency | FLASH_ACR_PRFTEN;
+    wait_for(&FLASH_ACR, FLASH_ACR_LATENCY, latency);
+    FLASH_ACR |= FLASH_ACR_ICRST | FLASH_ACR_DCRST;
+    FLASH_ACR &= ~(FLASH_ACR_ICRST | FLASH_ACR_DCRST);
+    if (caches_on != 0) {
+        FLASH_ACR |= FLASH_ACR_ICEN | FLASH_ACR_DCEN;
+    }
+    cortex_m_sync();
 }
 
 _Noreturn void port_reset(void)
