@@ -206,8 +206,15 @@ class Overrides:
     """A file `boards/<id>.timing.toml`, as `hil calibrate` writes it."""
 
     constants: dict[str, float]
-    source: str = ""  # which board, when
-    residuals: dict[str, float] = field(default_factory=dict, hash=False)  # for the reader only
+    # For the reader only: where they come from, and how well they explain the measurement.
+    source: str = ""
+    place: str = ""
+    measured_at: str = ""
+    firmware_sha256: str = ""
+    timing_model: str = ""
+    standard_errors: dict[str, float] = field(default_factory=dict, hash=False)
+    residuals: dict[str, float] = field(default_factory=dict, hash=False)
+    undetermined: tuple[str, ...] = ()
 
 
 def overrides_path(board_file: Path) -> Path:
