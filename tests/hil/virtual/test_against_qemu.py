@@ -25,6 +25,7 @@ from networks import random_network
 from codegen.export_tflite import export_tflite
 from codegen.generate import generate
 from hil.board import Board, get_board
+from hil.board_timing import Timing
 from hil.virtual.cpu import Cpu
 from hil.virtual.image import load_elf
 from hil.virtual.program import MemoryConsole, run_program
@@ -56,7 +57,7 @@ def moved_for_qemu(board: Board) -> Board:
     """The board with its flash where QEMU has code memory, to link for."""
     flash = replace(board.flash_memory, origin=qemu.FLASH_ORIGIN)
     ram = (m for m in board.memory if m.kind == "ram" and m.origin >= qemu.RAM_ORIGIN)
-    return replace(board, memory=(flash, *ram))
+    return replace(board, memory=(flash, *ram), timing=Timing())
 
 
 def compile_program(board: Board, name: str, folder: Path) -> Link:

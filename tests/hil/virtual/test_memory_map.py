@@ -62,7 +62,7 @@ def test_ram_is_one_piece_for_an_access_across_a_border(board, assemble):
 def test_memory_among_the_peripherals_is_refused():
     nrf = get_board("nrf52840_dk")
     memory = tuple(
-        dataclasses.replace(m, origin=0x4000_0000) if m.kind == "ram" else m for m in nrf.memory
+        dataclasses.replace(m, origin=0x4000_0000) if m.name == "ram" else m for m in nrf.memory
     )
 
     with pytest.raises(BoardFileError, match="'ram' reaches into the peripherals"):
