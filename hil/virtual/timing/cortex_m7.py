@@ -1,165 +1,238 @@
-"""Cortex-M7: in-order issue of up to two instructions a cycle, as one plain rule.
+"""Cortex-M7: in-order issue of up to two instructions a cycle.
 
-Sources: LLVM's ARMScheduleM7.td, SLOTHY's cortex_m7.py (figures, no text), A. Zonenberg's and
-quinapalus.com/cm7cycles.html measurements on STM32H7. Caches, TCM or flash wait states,
-mispredictions and the store-to-load hazard are not modelled: every branch counts as predicted. A
-block starts with an empty pipeline.
+A scoreboard in the order of the program. `cortex_m7_units` says which units an instruction uses,
+where it reads its operands and what makes its results; this file lets it issue: as the younger one
+of a pair if its partner leaves it the units it needs and all its operands are ready, otherwise in
+the first cycle in which they are. The state behind a block is all of this that still matters,
+relative to the block's end: blocks chain as if they were one.
 
-The rule: instructions issue in order. One waits until its operands are ready (latencies below). It
-issues in the same cycle as the one before it when that one did not itself join another, it needs
-nothing that the other writes, both do not write the same register, neither is of a class that
-issues alone, and they do not both need the same unit: there is one shifter, one multiplier, one
-store port, one branch unit, one FPU; SIMD instructions only go first; two word loads only when the
-same base register and immediate offsets show that they are in different banks (bit 2 of the address
-differs).
+Instructions come from a prefetch queue of four doublewords, into which one aligned doubleword a
+cycle is fetched (TRM DDI 0489, prefetch unit). A predicted branch redirects the fetch without a
+gap, so it costs nothing unless its target begins late in a doubleword or the queue has run dry;
+with instructions in the queue it forms a pair with the one at its target (jnk0le: measured).
+Branches do not wait for their condition; mispredictions, which `core.predictor` describes, are
+counted while the program runs.
+
+Not modelled: a full store buffer (five unaligned stores, or many of bytes and halfwords: jnk0le),
+and that STM wants a stack aligned to 8 bytes.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
-from hil.virtual.timing import ALIGNED_ONLY, BlockTiming, CoreTiming
+from hil.virtual.timing import BlockTiming, CoreTiming, Predictor, Stall
+from hil.virtual.timing import cortex_m7_units as units
 from hil.virtual.timing.armv7m import Instruction
+from hil.virtual.timing.cortex_m7_units import LATENCIES, Demand, demand
 
-# Cycles until another instruction can use the result.
-_LATENCY = {
-    "alu": 1,
-    "shift": 1,
-    "simd": 1,
-    "mac": 2,  # 1 into the accumulator of the next one
-    "divide": 7,  # data dependent: SLOTHY's figure
-    "load": 1,  # word load into an ALU; 2 for bytes and halfwords and into addresses
-    "load_pair": 2,
-    "load_multiple": 2,
-    "fp": 3,
-    "fp_mac": 3,  # 6, but the accumulator is read 3 cycles late
-    "fp_divide": 16,
-    "fp_load": 2,
-    "fp_load_multiple": 2,
-    "fp_system": 1,
-}
-# Issues alone and holds the issue stage for so many cycles; multiple transfers one for each two
-# registers.
-_ALONE = {
-    "divide": 1,
-    "load_pair": 1,
-    "store_pair": 1,
-    "load_multiple": 1,
-    "store_multiple": 1,
-    "table_branch": 6,  # a load and an indirect branch
-    "it": 1,
-    "barrier": 1,
-    "system": 1,
-    "fp_divide": 1,
-    "fp_load_multiple": 1,
-    "fp_store_multiple": 1,
-    "fp_system": 1,
-}
-_UNIT = {
-    "shift": "shifter",
-    "mac": "multiplier",
-    "simd": "simd",
-    "store": "store",
-    "branch": "branch",
-    "fp": "fpu",
-    "fp_mac": "fpu",
-    "fp_load": "load",
-    "fp_store": "store",
-    "load": "load",
-}
-_WORD_LOAD = re.compile(r"^\w+, \[(\w+)(?:, #(-?(?:0x)?[0-9a-f]+))?\]$")
-_ACCUMULATES = ("mla", "smla", "umla", "mls", "smml", "smls", "umaal", "usada8")
+QUEUED = 3  # doublewords in the queue behind the one being issued: it holds 4 (TRM)
+AFTER_MAC_CYCLES = 3  # jnk0le: in these cycles the FPU restricts what follows a MAC
+STORE_TO_LOAD = 4  # LLVM, ARMLatencyMutations: a load of what was just stored
+_LONGEST = max(max(row) for row in LATENCIES)
+_LOADED = {units.BY_WORD_LOAD, units.BY_PART_LOAD, units.BY_FP_LOAD}
+
+Made = tuple[int, int]  # cycle of the issue, what made it
+
+
+class State(NamedTuple):
+    """What is under way at the end of a block; cycles are negative, -1 the last one."""
+
+    open_to: int | None  # what the last instruction blocks for a younger partner; None: no pair
+    queued: int  # doublewords fetched behind the one the next instruction is in
+    made: tuple[tuple[str, int, int], ...]  # register, cycle, what made it
+    stored: tuple[tuple[str, int, int], ...]  # base register, word offset, cycle
+
+
+_EMPTY = State(None, 0, (), ())
 
 
 class CortexM7:
-    """The rule above, applied to a block."""
+    """The model described above."""
 
     name = "cortex-m7"
     version = 2
-    core = CoreTiming(ALIGNED_ONLY, ALIGNED_ONLY, lambda dividend, divisor, signed: 7)
+    core: CoreTiming
 
     def pass_block(
         self, block: Sequence[Instruction], before: Hashable | None, taken: bool
     ) -> BlockTiming:
-        """See TimingModel.pass_block; a taken branch costs nothing more: it was predicted."""
-        costs = []
-        ready: dict[str, tuple[int, Instruction]] = {}  # register -> (cycle, who writes it)
-        cycle = 0  # first cycle in which the next instruction can issue
-        partner: Instruction | None = None  # issued in cycle - 1 with its second slot free
+        """See TimingModel.pass_block."""
+        state = before if isinstance(before, State) else _EMPTY
+        passage = _Passage(state, taken or before is None)
         for instruction in block:
-            begin = cycle
-            start = max(
-                [0] + [_ready(instruction, register, ready) for register in instruction.reads]
-            )
-            if partner is not None and start < cycle and _pairs(partner, instruction):
-                issued, partner = cycle - 1, None
-            else:
-                issued = max(cycle, start)
-                held = _ALONE.get(instruction.kind, 1) + instruction.registers // 2
-                cycle = issued + held
-                partner = None if instruction.kind in _ALONE else instruction
-            for register in instruction.writes:
-                ready[register] = (issued + _latency(instruction, register), instruction)
-            costs.append(cycle - begin)
-        return BlockTiming(0, tuple(costs), (), None)
+            passage.issue(instruction, demand(instruction))
+        return passage.timing()
 
 
-def _latency(instruction: Instruction, register: str) -> int:
-    if register == "flags" or register in instruction.addresses:  # flags and written-back addresses
-        return 1
-    if instruction.kind == "load" and instruction.name not in ("ldr", "ldrt", "ldrex"):
-        return 2
-    return _LATENCY.get(instruction.kind, 1)
+class _Passage:
+    """One passage of a block; cycle 0 is the first one that the block before has not paid for."""
 
+    def __init__(self, state: State, jumped: bool) -> None:
+        self.open_to, self.queued = state.open_to, state.queued
+        self.made = {register: (cycle, by) for register, cycle, by in state.made}
+        self.stored = {(base, word): cycle for base, word, cycle in state.stored}
+        self.jumped = jumped  # the next instruction is in a doubleword that must be fetched
+        self.now = -1  # last cycle in which something was issued
+        self.entry_cycles = 0
+        self.cycles: list[int] = []
+        self.stalls: list[Stall] = []
 
-def _ready(
-    instruction: Instruction, register: str, ready: dict[str, tuple[int, Instruction]]
-) -> int:
-    """Cycle in which `instruction` may issue as far as this register is concerned."""
-    if register not in ready:
-        return 0
-    cycle, writer = ready[register]
-    if register in instruction.addresses and writer.kind in ("alu", "shift", "simd", "load"):
-        return cycle + 1  # addresses are needed one stage earlier
-    if writer.kind == "mac" and instruction.name.startswith(_ACCUMULATES):
-        operands = [part.strip() for part in instruction.operands.split(",")]
-        if register == operands[-1] or register in instruction.writes:
-            return cycle - 1  # forwarded into the accumulator
-    if instruction.kind == "shift" or _is_shifted(instruction):
-        return cycle + 1 if writer.kind in ("alu", "shift", "load") else cycle
-    return cycle
+    def issue(self, instruction: Instruction, wants: Demand) -> None:
+        """Lets the next instruction of the block issue."""
+        ready, cause = self._operands_ready(wants)
+        fetches = self._fetches(instruction)
+        paired = (
+            self.open_to is not None
+            and not wants.alone
+            and not self.open_to & wants.uses
+            and ready <= self.now
+            and fetches <= self.queued
+        )
+        before = self.now
+        if paired:
+            cycle = before
+        else:
+            fetched = before + max(1, fetches - self.queued)
+            cycle = max(fetched, ready)
+            if cycle > before + 1:
+                self._waited(cycle - before - 1, fetched, ready, cause)
+        self.queued = min(QUEUED, self.queued + cycle - before) - fetches
+        self._complete(wants, cycle, paired)
+        if wants.cycles > 1:
+            self.queued = min(QUEUED, self.queued + wants.cycles - 1)
+        self.now = cycle + wants.cycles - 1
+        self.cycles.append(self.now - before)
 
+    def timing(self) -> BlockTiming:
+        """What the passage cost."""
+        cycles = self.cycles
+        if self.entry_cycles:
+            cycles = [cycles[0] - self.entry_cycles, *cycles[1:]]
+        return BlockTiming(self.entry_cycles, tuple(cycles), tuple(self.stalls), self._state())
 
-def _is_shifted(instruction: Instruction) -> bool:
-    return (
-        instruction.kind == "alu"
-        and re.search(r"\b(lsl|lsr|asr|ror|rrx)\b", instruction.operands) is not None
-    )
+    def _operands_ready(self, wants: Demand) -> tuple[int, str]:
+        """First cycle in which all operands are there, and what took longest."""
+        latest, cause = -_LONGEST, ""
+        for register, read_at in wants.needs:
+            made = self.made.get(register)
+            if made is not None:
+                ready = made[0] + LATENCIES[made[1]][read_at]
+                if ready > latest:
+                    latest, cause = ready, _cause(made[1], read_at)
+        if wants.loads in self.stored:
+            ready = self.stored[wants.loads] + STORE_TO_LOAD
+            if ready > latest:
+                latest, cause = ready, "store-to-load"
+        return latest, cause
 
+    def _fetches(self, instruction: Instruction) -> int:
+        """Doublewords that must be fetched before this instruction can issue."""
+        offset = instruction.address & 7
+        fetches = 1 if self.jumped or offset == 0 else 0
+        self.jumped = False
+        return fetches + (offset + instruction.size_bytes > 8)
 
-def _unit(instruction: Instruction) -> str | None:
-    return "shifter" if _is_shifted(instruction) else _UNIT.get(instruction.kind)
+    def _waited(self, cycles: int, fetched: int, ready: int, cause: str) -> None:
+        if fetched >= ready:
+            cause = "target alignment"
+            if not self.cycles:
+                self.entry_cycles = cycles
+                return
+        self.stalls.append(Stall(len(self.cycles), cause, cycles))
 
+    def _complete(self, wants: Demand, cycle: int, paired: bool) -> None:
+        """Notes the results of an instruction that issues in `cycle`."""
+        last_mac = self.made.get("fpmac", (-_LONGEST, 0))[0]
+        early = self._is_early(wants, cycle, paired)
+        for register, by, later in wants.makes:
+            if early and register != "flags":
+                by = units.BY_EARLY_ALU
+            self.made[register] = (cycle + later, by)
+        if self.stored:
+            for register, _, _ in wants.makes:
+                for address in [a for a in self.stored if a[0] == register]:
+                    del self.stored[address]
+        if wants.stores is not None:
+            self.stored[wants.stores] = cycle
+        if paired or wants.alone:
+            self.open_to = None
+        elif 1 <= cycle - last_mac <= AFTER_MAC_CYCLES:
+            self.open_to = wants.blocks | wants.after_mac
+        else:
+            self.open_to = wants.blocks
 
-def _pairs(first: Instruction, second: Instruction) -> bool:
-    """Whether `second` can issue in the same cycle as `first`."""
-    if second.kind in _ALONE or second.kind == "simd":
-        return False
-    if first.writes & (second.reads | second.writes) or first.kind == "branch":
-        return False
-    unit = _unit(first)
-    if unit is None or unit != _unit(second):
+    def _is_early(self, wants: Demand, cycle: int, paired: bool) -> bool:
+        """Whether an ALU operation goes through the early ALU."""
+        if wants.early == units.NOT_EARLY:
+            return False
+        if paired and (
+            wants.early == units.EARLY_AS_OLDER or (self.open_to or 0) & units.EX1_SHIFTER
+        ):
+            return False
+        for register, _ in wants.needs:
+            made = self.made.get(register)
+            if made is not None and made[0] + LATENCIES[made[1]][units.EARLY_ALU] > cycle:
+                return False
         return True
-    return unit == "load" and _in_different_banks(first, second)
+
+    def _state(self) -> State:
+        now = self.now + 1
+        made = sorted(
+            (register, cycle - now, by)
+            for register, (cycle, by) in self.made.items()
+            if cycle + max(LATENCIES[by]) >= now
+        )
+        stored = sorted(
+            (base, word, cycle - now)
+            for (base, word), cycle in self.stored.items()
+            if cycle + STORE_TO_LOAD >= now
+        )
+        return State(self.open_to, self.queued, tuple(made), tuple(stored))
 
 
-def _in_different_banks(first: Instruction, second: Instruction) -> bool:
-    matches = [_WORD_LOAD.match(i.operands) for i in (first, second) if i.name == "ldr"]
-    if len(matches) < 2 or matches[0] is None or matches[1] is None:
-        return False
-    (base_a, offset_a), (base_b, offset_b) = matches[0].groups(), matches[1].groups()
-    return base_a == base_b and (int(offset_a or "0", 0) ^ int(offset_b or "0", 0)) & 4 != 0
+def _cause(made_by: int, read_at: int) -> str:
+    if read_at in (units.BASE, units.INDEX):
+        return "address"
+    if made_by in _LOADED:
+        return "load-use"
+    return "unit" if read_at in (units.AFTER_MAC, units.AFTER_MLA) else "result"
 
+
+def divide_cycles(dividend: int, divisor: int, signed: bool) -> int:
+    """Cycles of SDIV and UDIV, a function of the operands' bit lengths.
+
+    Estimate: two bits of the quotient a cycle behind a constant part. No measurement is published;
+    the constant is GCC's figure (4), and LLVM's and SLOTHY's typical 7 is a quotient of 6 bits.
+    """
+    if signed:
+        dividend, divisor = abs(dividend), abs(divisor)
+    bits = 0
+    while dividend >= divisor and divisor > 0:  # bits of the quotient
+        bits += 1
+        dividend >>= 1
+    return 4 + (bits + 1) // 2
+
+
+# jnk0le: an unaligned load takes 3 more cycles (4 as the younger one of a pair), by whatever
+# amount; an unaligned store waits in the store buffer. LDRD and LDM must be aligned to words.
+_UNALIGNED_READ = (
+    (0,) * 8,
+    (0, 3) * 4,
+    (0, 3, 3, 3) * 2,
+    (0,) * 8,
+)
+_ALIGNED = ((0,) * 8,) * 4
+
+# jnk0le: 8 cycles, 6 if the flags were set three cycles before the branch; LLVM: 6, "4 works
+# better". The TRM knows a branch target cache and no return stack; its size is an estimate, as are
+# the costs of indirect branches and of direct ones met for the first time (found while decoding).
+CortexM7.core = CoreTiming(
+    unaligned_read=_UNALIGNED_READ,
+    unaligned_write=_ALIGNED,
+    divide_cycles=divide_cycles,
+    predictor=Predictor(entries=64, mispredict_cycles=8, indirect_cycles=8, unknown_cycles=5),
+)
 
 MODEL = CortexM7()
