@@ -96,7 +96,9 @@ class Cpu:
             unicorn_const.UC_ARCH_ARM, unicorn_const.UC_MODE_THUMB | unicorn_const.UC_MODE_MCLASS
         )
         self._engine.ctl_set_cpu_model(_MODELS[board.mcu.core])
-        for region in self.memory.regions:
+        # Aliases last: Unicorn finds translated code by the range that was mapped first, so code is
+        # translated anew when it is rewritten through its own address, not through an alias.
+        for region in sorted(self.memory.regions, key=lambda r: r.memory.alias_of is not None):
             access = unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_EXEC
             if region.memory.kind == "ram":
                 access |= unicorn_const.UC_PROT_WRITE
