@@ -1,8 +1,8 @@
-"""Micro-benchmarks: the tables in firmware/calibration, and the image that measures them on a board.
+"""Micro-benchmarks: the tables in firmware/calibration, and the image that measures them.
 
-A micro-benchmark is a few lines of assembly that isolate one rule of a core or one path to a memory. This
-file reads the tables, chooses what a board can run, and writes a folder that `hil.build` makes a
-firmware of. Not here: measuring and fitting (hil/calibrate.py).
+A micro-benchmark is a few lines of assembly that isolate one rule of a core or one path to a
+memory. This file reads the tables, chooses what a board can run, and writes a folder that
+`hil.build` makes a firmware of. Not here: measuring and fitting (hil/calibrate.py).
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class _Space:
     """
 
     board: Board
-    core_code: int
+    core_code: tuple[int, int]  # where it runs, and the same memory at its own address
     core_data: int
     rooms: dict[str, int]  # of the other RAMs that are used, by name
     arena_to: int
@@ -187,7 +187,9 @@ class _Space:
         ends = [free, *(room + _ROOM_BYTES for room in rooms.values())]
         ends += [code_end] if code_ram.alias_of is not None else []
         assert max(ends) <= start + size, "the arena lies in the RAM of the image"
-        return cls(board, code_ram.origin + offset, core_data, rooms, max(ends))
+        own = code_ram if code_ram.alias_of is None else _memory(board, code_ram.alias_of)
+        core_code = code_ram.origin + offset, own.origin + offset
+        return cls(board, core_code, core_data, rooms, max(ends))
 
     def header(self, benchmarks: int) -> str:
         """calibration_sizes.h."""
@@ -199,14 +201,14 @@ class _Space:
             f"#define CALIBRATION_ARENA_TO 0x{self.arena_to:08x}u\n"
         )
 
-    def run_at(self, label: str, code: str) -> tuple[str, bool]:
-        """(assembly for the address where a routine runs, whether it has to be copied there)."""
+    def run_at(self, label: str, code: str) -> tuple[str, int]:
+        """(assembly for the address where a routine runs, where it is copied to or 0)."""
         if code == CORE_RAM:
-            return f"0x{self.core_code:08x}", True
+            return f"0x{self.core_code[0]:08x}", self.core_code[1]
         if code in self.rooms:
-            return f"0x{self.rooms[code]:08x}", True
+            return f"0x{self.rooms[code]:08x}", self.rooms[code]
         moved = _memory(self.board, code).origin - self.board.flash_memory.origin
-        return (f"{label} + ({moved})" if moved else label), False
+        return (f"{label} + ({moved})" if moved else label), 0
 
     def data_at(self, data: str) -> int:
         """The memory that loads and stores go to."""
@@ -230,12 +232,12 @@ def _routine(row: Row, copies: int) -> dict[str, Any]:
 def _entry(benchmark: Microbenchmark, copies: int, space: _Space) -> dict[str, Any]:
     """What the template needs for one entry of the firmware's table."""
     label = _label(benchmark.row, copies)
-    run_at, copied = space.run_at(label, benchmark.code)
+    run_at, copy_to = space.run_at(label, benchmark.code)
     return {
         "label": label,
         "comment": f"{benchmark.name}: {copies} copies",
         "run_at": run_at,
-        "copied": int(copied),
+        "copy_to": copy_to,
         "data": space.data_at(benchmark.data),
         "turns": benchmark.row.turns,
         "caches_on": int(benchmark.caches),

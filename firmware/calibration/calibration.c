@@ -55,8 +55,8 @@ model_io_t model_output(uint32_t index)
 static calibration_routine_fn placed(const calibration_routine_t *routine)
 {
     port_memory(0, 0);
-    if (routine->copied != 0) {
-        memcpy((void *)routine->run_at, (const void *)routine->linked_at, routine->bytes);
+    if (routine->copy_to != 0) {
+        memcpy((void *)routine->copy_to, (const void *)routine->linked_at, routine->bytes);
     }
     port_memory((int)routine->caches_on, routine->more_wait_states);
     return (calibration_routine_fn)(routine->run_at | 1u); /* bit 0: Thumb */

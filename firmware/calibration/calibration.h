@@ -18,7 +18,7 @@ typedef struct {
     uint32_t linked_at;
     uint32_t bytes;
     uint32_t run_at;
-    uint32_t copied; /* 1: to be copied from linked_at to run_at first */
+    uint32_t copy_to; /* the memory at run_at, at its own address: first copied there; 0: it runs where it is */
     uint32_t data;   /* the memory that its loads and stores go to */
     uint32_t turns;
     uint32_t caches_on;        /* for port_memory */
