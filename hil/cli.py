@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hil.cli_profile import profile
 from hil.console import (
     mend_streams,
     must_be_file,
@@ -350,6 +351,9 @@ def flash(
     with open_place(board) as place:
         place.flash(elf)
     typer.echo(f"{printable(elf.name)} runs on {board}")
+
+
+app.command()(profile)
 
 
 @app.command("search")

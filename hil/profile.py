@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeVar
 
 import capstone
 
-from hil.profile_source import Frame, Function, Program
+from hil.profile_source import Frame, Function, Program, plain
 from hil.virtual.blocks import BlockStalls
 from hil.virtual.clock import EdgeRun
 from hil.virtual.timing.armv7m import decode
@@ -279,21 +279,35 @@ def grouped(
     return groups
 
 
-def by_function(profile: Profile) -> dict[str, dict[tuple[str, ...], Cost]]:
-    """By function as it lies in memory, and in it by the functions inlined there."""
-    program = profile.program
-    paths = grouped(
-        profile.costs, lambda i: tuple(frame.function for frame in program.frames(i.address))
-    )
-    functions: dict[str, dict[tuple[str, ...], Cost]] = {}
-    for path, cost in paths.items():
-        functions.setdefault(path[0], {})[path[1:]] = cost
-    return functions
+class Where(NamedTuple):
+    """A function of the source: `places` are those of memory that hold it, inlined or itself."""
+
+    name: str
+    places: frozenset[str]
+    cost: Cost
+
+
+def by_function(profile: Profile) -> list[Where]:
+    """By innermost function of the source, all its inlined copies together; dearest first."""
+    found: dict[str, tuple[set[str], Cost]] = {}
+    for instruction, cost in profile.costs.items():
+        frames = profile.program.frames(instruction.address)
+        places, whole = found.setdefault(plain(frames[-1].function), (set(), Cost()))
+        places.add(frames[0].function)
+        whole.add(cost)
+    functions = [Where(name, frozenset(places), cost) for name, (places, cost) in found.items()]
+    return sorted(functions, key=lambda where: (-where.cost.units, where.name))
 
 
 def by_line(profile: Profile) -> dict[Frame, Cost]:
-    """By the innermost function and line."""
-    return grouped(profile.costs, lambda i: profile.program.frames(i.address)[-1])
+    """By the innermost function and line, all inlined copies together; dearest first."""
+
+    def place(instruction: Instruction) -> Frame:
+        frame = profile.program.frames(instruction.address)[-1]
+        return frame._replace(function=plain(frame.function))
+
+    lines = grouped(profile.costs, place)
+    return dict(sorted(lines.items(), key=lambda item: (-item[1].units, item[0].function)))
 
 
 class Decoded(NamedTuple):

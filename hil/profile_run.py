@@ -39,7 +39,7 @@ from hil.profile import (
 from hil.profile_source import Function, Program, plain, read_program
 from hil.record import Record
 from hil.running import RunReport, run_elf
-from hil.session import Procedure
+from hil.session import STANDARD, Procedure
 from hil.virtual.cpu import Cpu
 from hil.virtual.image import read_elf
 from hil.virtual.place import VirtualPlace
@@ -48,6 +48,11 @@ from hil.virtual.timing import model_id, timing_model
 
 WINDOW = "window_cycles"  # the function of firmware/src/bench.c that times one inference
 MODEL_RUN = "model_run"
+
+#: Of a standard measurement the last input, and fewer repeats: on a virtual board they agree.
+PROCEDURE = Procedure(
+    inputs=1, input_seed=STANDARD.seeds[-1], warmup=STANDARD.warmup, repeats=2, layers=True
+)
 
 
 class _Server(Server):
@@ -156,9 +161,10 @@ def profile_model(
     *,
     engine: str = "tiny",
     objective: Objective = "latency",
-    inputs: int = 3,
 ) -> tuple[Profile, Record]:
-    """The profile of one inference, and the record that `hil bench` would make of it.
+    """The profile of one inference, and the record of the measurement that it is part of.
+
+    The inference is one that `hil bench` measures by default: its last input, after its warm-up.
 
     Args:
         tflite: the model file, untrusted.
@@ -166,21 +172,18 @@ def profile_model(
         place: name of a virtual board.
         engine: a name of codegen.engines.
         objective: what engine `tiny` chooses its kernels for.
-        inputs: random inputs whose outputs are compared with the oracle's first.
 
     Raises:
         HilError: as hil.bench.measure_model.
         CodegenError: as hil.bench.measure_model.
     """
     board = virtual_board(place)
-    procedure = Procedure(inputs=inputs, layers=True)
-    profiled = procedure.repeats // 2  # of the measured inferences, 0-based
-    collector = _Collector(board, inputs + procedure.warmup + profiled + 1)
+    collector = _Collector(board, PROCEDURE.inputs + PROCEDURE.warmup + PROCEDURE.repeats)
     with ProfiledPlace(board, collector.prepare) as opened:
         record = measure_model(
-            tflite, name, opened, engine=engine, objective=objective, procedure=procedure
+            tflite, name, opened, engine=engine, objective=objective, procedure=PROCEDURE
         )
-        return collector.profile(record, opened, record.latency_cycles.samples[profiled]), record
+        return collector.profile(record, opened), record
 
 
 def virtual_board(place: str) -> Board:
@@ -296,7 +299,7 @@ class _Collector:
             if last is None or not site.names or last.names[:1] != site.names[:1]:
                 self._marks.append((site, counts_of(cpu)))
 
-    def profile(self, record: Record, place: ProfiledPlace, cycles: int) -> Profile:
+    def profile(self, record: Record, place: ProfiledPlace) -> Profile:
         """The profile of the inference whose counts were taken."""
         assert len(self._marks) >= 2, "the inference was seen from its start to its end"
         segments = [
@@ -314,7 +317,7 @@ class _Collector:
             timing_model=record.timing_model or "",
             engine=record.engine,
             program=program,
-            cycles=cycles,
+            cycles=record.latency_cycles.samples[-1],
             layers=layers,
             between_layers=rest,
             notes=tuple(notes),

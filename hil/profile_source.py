@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from elftools.elf.elffile import ELFFile
 
 MAX_DEPTH = 64  # of inlining; more is a broken file
-TINY_BYTES = 8  # an inlined function of two instructions wraps an intrinsic: its caller tells more
 NO_SYMBOL = "(no symbol)"
 
 
@@ -56,12 +55,14 @@ class _Inlined:
     call: Line | None
     children: tuple[_Inlined, ...]
 
-    def covers(self, address: int) -> bool:
-        return any(start <= address < end for start, end in self.ranges)
-
-    @property
-    def is_tiny(self) -> bool:
-        return sum(end - start for start, end in self.ranges) <= TINY_BYTES
+    def chain(self, address: int) -> list[_Inlined]:
+        """This and what is inlined at an address, innermost last; empty if it is not here."""
+        if not any(start <= address < end for start, end in self.ranges):
+            return []
+        for child in self.children:
+            if inner := child.chain(address):
+                return [self, *inner]
+        return [self]
 
 
 @dataclass(slots=True)
@@ -73,7 +74,8 @@ class Program:
     code: Sequence[tuple[int, bytes]] = ()  # (address, bytes) of what may be executed
     data: Sequence[tuple[int, int]] = ()  # (start, end) of constants between instructions; sorted
     _lines: list[tuple[int, int, Line]] = field(default_factory=list)  # start, end, line; sorted
-    _inlined: list[_Inlined] = field(default_factory=list)
+    _chains: dict[int, list[_Inlined]] = field(default_factory=dict)  # of the wanted addresses
+    _wrappers: set[str] = field(default_factory=set)  # inlined functions of a single line
     _known: dict[int, tuple[Frame, ...]] = field(default_factory=dict)
 
     def function(self, address: int) -> Function | None:
@@ -112,7 +114,8 @@ class Program:
     def frames(self, address: int) -> tuple[Frame, ...]:
         """The function, then what was inlined there, the innermost last; never empty.
 
-        Inlined functions of up to TINY_BYTES are part of the line that calls them.
+        An inlined function of a single line, such as one that wraps an intrinsic, is part of the
+        line that calls it: that one tells more.
         """
         if address not in self._known:
             self._known[address] = self._frames(address)
@@ -120,25 +123,14 @@ class Program:
 
     def _frames(self, address: int) -> tuple[Frame, ...]:
         function = self.function(address)
-        name = function.name if function else NO_SYMBOL
-        frames: list[Frame] = []
+        chain = self._chains.get(address, [])
         line = self.line(address)
-        candidates: Sequence[_Inlined] = self._inlined
-        while len(frames) < MAX_DEPTH:
-            inner = next((item for item in candidates if item.covers(address)), None)
-            if inner is not None and frames and inner.is_tiny:
-                line = inner.call or line
-                break
-            if inner is None:
-                break
-            if frames:
-                frames[-1] = frames[-1]._replace(line=inner.call)
-            frames.append(Frame(inner.name if frames or not function else name, None))
-            candidates = inner.children
-        if not frames:
-            frames.append(Frame(name, None))
-        frames[-1] = frames[-1]._replace(line=line)
-        return tuple(frames)
+        while len(chain) > 1 and chain[-1].name in self._wrappers:
+            chain, line = chain[:-1], chain[-1].call or line
+        outer = function.name if function else chain[0].name if chain else NO_SYMBOL
+        names = [outer, *(item.name for item in chain[1:])]
+        places = [*(item.call for item in chain[1:]), line]
+        return tuple(Frame(*pair) for pair in zip(names, places, strict=True))
 
 
 def plain(name: str) -> str:
@@ -168,9 +160,10 @@ def read_program(elf: bytes, addresses: Iterable[int]) -> Program:
             program.note = "no source lines: built without -g"
             return program
         starts = {function.start for function in program.functions}
-        lines, inlined = _read_dwarf(file.get_dwarf_info(), wanted, starts)
-        program._lines, program._inlined = lines, inlined
-        if not any(program.line(address) for address in wanted):
+        program._lines, subprograms = _read_dwarf(file.get_dwarf_info(), wanted, starts)
+        program._chains = dict(_chains(subprograms, wanted))
+        program._wrappers = _wrappers(program, wanted)
+        if not program._lines:
             program.note = "no source lines: the debug information covers nothing that ran"
     except Exception as error:
         program.note = f"no source lines: the debug information cannot be read ({_why(error)})"
@@ -261,6 +254,28 @@ def _read_dwarf(
             inlined += _subprograms(top, _Unit(dwarf, unit, top, names), wanted, starts)
     lines.sort()
     return lines, inlined
+
+
+def _chains(
+    subprograms: Sequence[_Inlined], wanted: Sequence[int]
+) -> Iterator[tuple[int, list[_Inlined]]]:
+    for subprogram in subprograms:
+        for start, end in subprogram.ranges:
+            for index in range(bisect.bisect_left(wanted, start), len(wanted)):
+                if wanted[index] >= end:
+                    break
+                yield wanted[index], subprogram.chain(wanted[index])
+
+
+def _wrappers(program: Program, wanted: Sequence[int]) -> set[str]:
+    """Inlined functions whose own code is of one line wherever they are, or has none."""
+    lines: dict[str, set[Line]] = {}
+    for address in wanted:
+        chain = program._chains.get(address, [])
+        for item, inner in zip(chain[1:], [*chain[2:], None], strict=False):
+            line = inner.call if inner else program.line(address)
+            lines.setdefault(item.name, set()).update([line] if line else [])
+    return {name for name, places in lines.items() if len(places) <= 1}
 
 
 def _any_within(wanted: Sequence[int], start: int, end: int) -> bool:
