@@ -118,6 +118,7 @@ LATENCIES = (
     EX1_SHIFTER,
 ) = (1 << bit for bit in range(14))
 ANY_BANK = EVEN_BANK | ODD_BANK
+_SHARED = SHIFT | FP_MOVE | FP_MAC  # both may use these; J: two shifts are a pair
 
 _ALSO_BLOCKS = {
     OPERAND2: EX1_SHIFTER,
@@ -203,7 +204,7 @@ def demand(instruction: Instruction) -> Demand:
     """What `instruction` asks of the pipeline."""
     kind, name = instruction.kind, instruction.name
     uses = _units(instruction)
-    blocks = (uses | NEVER_YOUNGER) & ~(FP_MOVE | FP_MAC)
+    blocks = (uses | NEVER_YOUNGER) & ~_SHARED
     for unit, more in _ALSO_BLOCKS.items():
         blocks |= more if uses & unit else 0
     cycles = _CYCLES.get(name, _CYCLES.get(kind, 1))
