@@ -136,13 +136,11 @@ def _show(
     if not annotate:
         tables = profile_tables(found, views, top=top, sources=sources, width=console.width)
         console.print(tables)
-        return
-    for note in found.notes:
-        say(note)
-    for name in split_names(",".join(annotate), "--annotate"):
+    for name in split_names(",".join(annotate), "--annotate") if annotate else ():
         lines = annotated(found, name, sources=sources, width=console.width, everything=everything)
         for line in lines:
             console.print(line, highlight=False, soft_wrap=True)
+    sys.stdout.flush()
 
 
 def _write(found: Profile, speedscope_path: Path | None, json_path: Path | None) -> None:

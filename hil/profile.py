@@ -29,29 +29,33 @@ from hil.virtual.timing.armv7m import decode
 
 ONE_CYCLE = 256  # units
 BRANCH = "branch"
-FETCH = "fetch"
+CODE = "code"
 DATA = "data"
 MISPREDICTION = "misprediction"
 DIVIDE = "divide"
 UNALIGNED = "unaligned"
 
-#: What the causes mean, in the order in which they are explained.
+#: What the causes mean; a timing model may name others.
 CAUSES = {
     "load-use": "a loaded value is used before it is there",
-    "address": "an address register was computed by the instruction before",
+    "address": "a register is needed for an address before it is there",
     "result": "another result is used before it is there",
-    "unit": "the execution unit is busy",
-    BRANCH: "refill of the pipeline behind a taken branch",
-    "refill": "refill of the pipeline behind a taken branch",
-    "target alignment": "the branch's target is not aligned to a word",
+    "unit": "a unit of the core is busy",
+    "store-to-load": "a load from where a store has just written",
+    "fetch": "the instruction's words come one a cycle",
+    "flags": "the flags that a branch needs are not there",
+    "store": "the store before takes its address late",
+    "fpu": "the FPU is busy",
+    BRANCH: "the pipeline refills behind a taken branch",
+    "target alignment": "the branch's target is no whole word",
     MISPREDICTION: "the branch went another way than predicted",
-    FETCH: "code: wait states of the flash, misses of the instruction cache",
-    DATA: "loads and stores: wait states, misses of the data cache",
+    CODE: "wait states of the code's memory, misses of its cache",
+    DATA: "wait states of the data's memory, misses of its cache",
     DIVIDE: "the operands need longer than the shortest divide",
-    UNALIGNED: "unaligned loads and stores",
+    UNALIGNED: "loads and stores at unaligned addresses",
 }
 
-_TRANSFERS = frozenset(
+_TRANSFERS = frozenset(  # classes of hil.virtual.timing.armv7m
     f"{fp}{kind}{many}"
     for fp in ("", "fp_")
     for kind in ("load", "store")
@@ -158,7 +162,7 @@ def instruction_costs(counts: Counts, core: str) -> Costs:
             cost_of(payer).pay(times * _units(timing.entry_cycles), BRANCH)
     for stall in counts.stalls:
         block = _block(stall.address, stall.code, core)
-        cost_of(block.instructions[0]).pay(_units(stall.fetch), FETCH)
+        cost_of(block.instructions[0]).pay(_units(stall.fetch), CODE)
         cost_of(block.instructions[-1]).pay(_units(stall.branch), MISPREDICTION)
         for units, cause, payers in (
             (_units(stall.data), DATA, block.transfers),

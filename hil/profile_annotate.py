@@ -1,8 +1,8 @@
 """A profile as a listing: disassembly with its source lines, or a source file with its cycles.
 
 Beside every instruction stands how often it ran, what it cost and what it waited for; percentages
-are of what is listed. Code that never ran, or hardly cost anything, is one line. `◂` leads from a line of an
-inlined function to the line that calls it; arrows at branches say whether they go up or down.
+are of what is listed. Code that never ran, or hardly cost anything, is one line. `◂` leads from a
+line of an inlined function to the line that calls it; arrows at branches tell up from down.
 """
 
 from __future__ import annotations
@@ -70,14 +70,10 @@ def annotated(
     file = next((path for path, short in files.items() if name in (path, short)), None)
     if file is not None:
         return page.file(file)
-    ran = [
-        *sorted(files.values()),
-        *sorted({plain(chain[0].function) for chain in frames.values()}),
-    ]
-    more = ", ..." if len(ran) > MOST_NAMES else ""
-    raise UsageError(
-        f"nothing of a function or file {name!r} ran; these did: {', '.join(ran[:MOST_NAMES])}{more}"
-    )
+    functions = {plain(chain[0].function) for chain in frames.values()}
+    ran = [*sorted(files.values()), *sorted(functions)]
+    shown = ", ".join(ran[:MOST_NAMES]) + (", ..." if len(ran) > MOST_NAMES else "")
+    raise UsageError(f"nothing of a function or file {name!r} ran; these did: {shown}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +224,7 @@ class _Page:
             executions, each = f"{cost.executions:,}", per(cost.cycles, cost.executions)
         executions = f"{executions:>10} " if with_executions else ""
         row = Text(
-            f"{percent:>5} {cycles:>11} {executions}{each:>6}  {waits(cost, most=2):<20} {text}",
+            f"{percent:>5} {cycles:>11} {executions}{each:>6}  {waits(cost):<20} {text}",
             style=style,
         )
         row.truncate(max(self.width, NARROWEST), overflow="ellipsis")

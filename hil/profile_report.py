@@ -82,7 +82,7 @@ def _sentence(profile: Profile, whole: Cost) -> str:
 
 def _beside(profile: Profile) -> str:
     if profile.is_model:
-        return "the call of the model, less an empty call, which the firmware takes off"
+        return "around the model: its call, less that of an empty function"
     return "in no instruction: exceptions"
 
 
@@ -181,7 +181,7 @@ def _instruction_table(profile: Profile, top: int) -> Table:
             _cycles(cost.units),
             share(cost.cycles, profile.cycles),
             per(cost.cycles, cost.executions),
-            Text(waits(cost, most=2)),
+            Text(waits(cost)),
         )
     _left_out(table, [cost for _, cost in order[top:]], profile)
     return table

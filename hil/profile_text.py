@@ -72,7 +72,7 @@ def per(value: float, count: int) -> str:
     return f"{value / count:.2f}" if count else "-"
 
 
-def waits(cost: Cost, most: int = 3, least: float = WORTH_NAMING) -> str:
+def waits(cost: Cost, most: int = 2, least: float = WORTH_NAMING) -> str:
     """The main causes of waiting, in percent of the cost: "load-use 12, fetch 3"."""
     causes = sorted(cost.stalls.items(), key=lambda item: (-item[1], item[0]))
     named = [
