@@ -456,6 +456,37 @@ def pareto(
 
 
 @app.command()
+def calibrate(
+    board: Annotated[
+        str, typer.Option("--board", metavar="PLACE", help="Where; hil boards lists places.")
+    ],
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Only say how far the twin is from the board; exit code 1 if too far."
+        ),
+    ] = False,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write the constants there.  [default: boards/ID.timing.toml; for a virtual "
+            "board nowhere]",
+        ),
+    ] = None,
+) -> None:
+    """Measure micro-benchmarks; fit the constants of the board's virtual twin to them."""
+    from hil.cli_timing import calibrate_place
+
+    if not calibrate_place(board, check=check, json_path=json_path, out=out):
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """What is installed, attached and reachable; how to mend what is not."""
     from hil.doctor import examine

@@ -99,7 +99,7 @@ class Microbenchmark:
 
 def microbenchmarks(board: Board) -> list[Microbenchmark]:
     """All that a board can run, in the order of the tables."""
-    rows = []
+    rows: list[Row] = []
     for path in sorted(TABLES_DIR.glob("*.toml")):
         table = table_to_dataclass(Table, read_toml(path), path)
         if board.mcu.core in table.cores:
