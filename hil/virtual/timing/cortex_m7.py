@@ -225,11 +225,11 @@ _UNALIGNED_READ = (
 )
 _ALIGNED = ((0,) * 8,) * 4
 
-# jnk0le measures 8 cycles for a loop that is mispredicted when entered and when left, 6 if the flags
-# were set three cycles before the branch: 4 and 3 for one misprediction. His AES functions (README
-# of hil/virtual) agree: 3. LLVM: "4 works better". The TRM knows a branch target cache and no return
-# stack; its size is an estimate, as are the costs of indirect branches and of direct ones met for
-# the first time (found while decoding).
+# jnk0le measures 8 cycles for a loop that is mispredicted when entered and when left, 6 if the
+# flags were set three cycles before the branch: 4 and 3 for one misprediction. His AES functions
+# agree (3), and LLVM ("4 works better"). The TRM knows a branch target cache and no return stack;
+# its size is an estimate, as are the costs of indirect branches and of direct ones met for the
+# first time (found while decoding).
 CortexM7.core = CoreTiming(
     unaligned_read=_UNALIGNED_READ,
     unaligned_write=_ALIGNED,
