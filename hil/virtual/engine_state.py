@@ -33,7 +33,7 @@ _REGISTER_FILE_BYTES = 1024
 _IT_BITS = 0x0600_FC00  # of XPSR: Armv7-M Architecture Reference Manual, B1.4.2
 
 
-_FLAG_KNOWN_IN = (2, 1, 4)  # versions of Unicorn whose handle ends with the flag
+_FLAG_KNOWN_IN = 0x020104  # the version of Unicorn whose handle ends with the flag
 _PROBE_AT = 0x1000
 _PROBE = bytes.fromhex("00bf 00bf 0868 fee7")  # nop; nop; ldr r0, [r1]; b .
 
@@ -93,7 +93,7 @@ def _read(address: int, size_bytes: int) -> bytes:
 @lru_cache(maxsize=1)
 def _flag_offset() -> int | None:
     """Where in Unicorn's handle the flag is: it ends with three of them, this is the last."""
-    if uc_version()[:3] != _FLAG_KNOWN_IN:
+    if uc_version()[2] >> 8 != _FLAG_KNOWN_IN:
         return None
     size = ctypes.CDLL(None).malloc_usable_size
     size.restype, size.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
