@@ -121,6 +121,9 @@ class Instruction:
     sets_flags: bool = False
     target: int | None = None  # of a direct branch
 
+    def __hash__(self) -> int:
+        return hash((self.address, self.name, self.operands))
+
     @property
     def writes_pc(self) -> bool:
         """Whether it is a branch by writing the program counter."""
