@@ -10,6 +10,7 @@ import pytest
 from hil.board import BOARDS_DIR, board_ids, get_board, load_board, with_constants
 from hil.board_timing import AccessPath, Cache, OperatingPoint, Timing
 from hil.errors import BoardFileError
+from hil.virtual.timing import timing_model
 
 GOOD = (BOARDS_DIR / "nucleo_l4r5zi.toml").read_text().replace('"nucleo_l4r5zi"', '"board"')
 FILL = "flash.code.icache.fill_waits"
@@ -80,6 +81,16 @@ def test_the_core_s_predictor_can_be_overridden() -> None:
 
     assert board.timing.core.mispredict_cycles == 5.5
     assert board.timing.constants()["core.mispredict_cycles"].value == 5.5
+
+
+def test_what_a_file_says_of_its_core_is_what_the_model_says(board_id: str) -> None:
+    """It is in the file to be fitted, not to differ."""
+    board = get_board(board_id)
+    predictor = timing_model(board.mcu.core).core.predictor
+
+    for name, constant in board.timing.constants().items():
+        if name.startswith("core."):
+            assert constant.value == getattr(predictor, name.removeprefix("core."))
 
 
 def test_other_constants_make_another_board() -> None:

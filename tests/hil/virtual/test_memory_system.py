@@ -150,7 +150,7 @@ def test_flash_acr_of_the_f7_governs_the_itcm_side_and_ccr_the_axi_side() -> Non
     assert memory.costs("flash_itcm", "data").fill == 7.0, "the ART keeps no data"
     for tcm in ("itcm", "dtcm"):
         for side in ("code", "data"):
-            assert not any(memory.costs(tcm, side))  # type: ignore[arg-type]
+            assert not any(memory.costs(tcm, side))
 
 
 def test_ccr_of_an_m4_switches_no_cache() -> None:
