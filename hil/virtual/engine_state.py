@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import struct
 from functools import lru_cache
 from typing import NamedTuple
@@ -33,7 +34,8 @@ _REGISTER_FILE_BYTES = 1024
 _IT_BITS = 0x0600_FC00  # of XPSR: Armv7-M Architecture Reference Manual, B1.4.2
 
 
-_FLAG_KNOWN_IN = 0x020104  # the version of Unicorn whose handle ends with the flag
+# Where Unicorn's handle has the flag, by (version, machine); what is not listed runs without it.
+_FLAG_AT = {(0x020104, "x86_64"): 14898}
 _PROBE_AT = 0x1000
 _PROBE = bytes.fromhex("00bf 00bf 0868 fee7")  # nop; nop; ldr r0, [r1]; b .
 
@@ -92,46 +94,32 @@ def _read(address: int, size_bytes: int) -> bytes:
 
 @lru_cache(maxsize=1)
 def _flag_offset() -> int | None:
-    """Where in Unicorn's handle the flag is: it ends with three of them, this is the last."""
-    if uc_version()[2] >> 8 != _FLAG_KNOWN_IN:
+    """The listed offset if setting the byte there has the effect that it should have."""
+    offset = _FLAG_AT.get((uc_version()[2] >> 8, platform.machine()))
+    if offset is None or platform.libc_ver()[0] != "glibc":
         return None
-    size = ctypes.CDLL(None).malloc_usable_size
-    size.restype, size.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
-    end = size(_probe_engine()._uch)
-    for back in (6, 14, 22):  # how much malloc rounds up is not known
-        if _hook_sees(end - back) == _PROBE_AT:
-            return int(end - back)
-    return None
-
-
-def _probe_engine() -> Uc:
     engine = Uc(
         unicorn_const.UC_ARCH_ARM, unicorn_const.UC_MODE_THUMB | unicorn_const.UC_MODE_MCLASS
     )
     engine.mem_map(_PROBE_AT, 4096)
     engine.mem_write(_PROBE_AT, _PROBE)
     engine.reg_write(arm.UC_ARM_REG_R1, _PROBE_AT)
-    return engine
-
-
-def _hook_sees(offset: int) -> int:
-    """The program counter that a hook for the probe's load sees while this byte is set."""
-    engine = _probe_engine()
     flag = ctypes.c_uint8.from_address((engine._uch.value or 0) + offset)
-    seen = [0]
+    seen = 0
 
     def set_flag(*_: object) -> None:
         flag.value = 1
 
     def look(*_: object) -> None:
-        seen.append(engine.reg_read(arm.UC_ARM_REG_PC))
+        nonlocal seen
+        seen = engine.reg_read(arm.UC_ARM_REG_PC)
 
     engine.hook_add(unicorn_const.UC_HOOK_BLOCK, set_flag)
     engine.hook_add(unicorn_const.UC_HOOK_MEM_READ, look)
     try:
         engine.emu_start(_PROBE_AT | 1, _PROBE_AT + 6)
     except UcError:
-        return 0
+        return None
     finally:
         flag.value = 0
-    return seen[-1]
+    return offset if seen == _PROBE_AT else None
