@@ -105,7 +105,7 @@ class Pipeline(NamedTuple):
 
     words: tuple[int, int, int] = (0, 1, 2)  # when the next three words of code can be executed
     started: int = -1  # when it entered execute
-    refill: int = 0  # when its target can be executed, if it branches
+    target: tuple[int, int] = (0, 1)  # when the first words of its target can, if it branches
     fpu_free: int = 0
     fpu_late: frozenset[str] = _NONE  # results of the FPU that are there a cycle after fpu_free
     left: Left = Left()
@@ -149,7 +149,7 @@ class CortexM4:
         pipe = before if isinstance(before, Pipeline) else EMPTY
         entry = 0
         if taken:
-            entry = pipe.refill + _words(block[0]) - 1
+            entry = pipe.target[_words(block[0]) - 1]
             pipe = _refilled(pipe, entry)
         cycles: list[int] = []
         stalls: list[Stall] = []
@@ -213,7 +213,7 @@ def _execute(instruction: Instruction, pipe: Pipeline) -> tuple[Pipeline, int, i
     after = Pipeline(
         _clipped(words, end),
         max(start - end, -2),
-        _refill(step, pipe, decoded, start) - end if step.branch else 0,
+        _target(step, pipe, decoded - end, start - end) if step.branch else (0, 1),
         max(free - end, 0),
         late,
         step.left,
@@ -244,14 +244,15 @@ def _start(step: Step, pipe: Pipeline) -> tuple[int, int, str]:
     return earliest, start, cause
 
 
-def _refill(step: Step, pipe: Pipeline, decoded: int, start: int) -> int:
-    """When the first word of its target can be executed, if it branches."""
+def _target(step: Step, pipe: Pipeline, decoded: int, start: int) -> tuple[int, int]:
+    """When the first two words of its target can be executed, if it branches."""
     if step.branch == "load":
-        return start + step.cycles + _REFILL_BEHIND_LOAD
-    if step.branch == "decode" or (step.branch == "link" and not pipe.left.links):
-        # a branch that waits in decode behind a longer instruction fetches meanwhile [M]
-        return max(decoded + _FETCH_TO_EXECUTE, start + step.cycles)
-    return start + _FETCH_TO_EXECUTE
+        first = _REFILL_BEHIND_LOAD
+    elif step.branch == "execute" or (step.branch == "link" and pipe.left.links):
+        first = start + _FETCH_TO_EXECUTE
+    else:  # a branch that waits in decode behind a longer instruction fetches meanwhile [M]
+        first = decoded + _FETCH_TO_EXECUTE
+    return max(first, 1), max(first + 1, 1)
 
 
 # The prefetch buffer holds three words [K]. A word is requested when the one three places before
@@ -295,9 +296,9 @@ def _refilled(pipe: Pipeline, entry: int) -> Pipeline:
     """The pipeline behind a taken branch whose target starts after so many cycles."""
     free = pipe.fpu_free - entry
     return Pipeline(
-        _clipped(_sequence(pipe.refill), entry),
+        _clipped((*pipe.target, pipe.target[1] + 1), entry),
         max(-1 - entry, -2),
-        0,
+        (0, 1),
         max(free, 0),
         pipe.fpu_late if free >= 0 else _NONE,
         pipe.left if entry == 0 else Left(),
