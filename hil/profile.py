@@ -50,7 +50,7 @@ CAUSES = {
     "target alignment": "the branch's target is no whole word",
     MISPREDICTION: "the branch went another way than predicted",
     CODE: "wait states of the code's memory, misses of its cache",
-    DATA: "wait states of the data's memory, misses of its cache",
+    DATA: "wait states of the data's memory, misses of its cache; shared in each block evenly",
     DIVIDE: "the operands need longer than the shortest divide",
     UNALIGNED: "loads and stores at unaligned addresses",
 }

@@ -69,7 +69,7 @@ def _summary(profile: Profile) -> RenderableType:
     for cause, units in sorted(whole.stalls.items(), key=lambda item: -item[1]):
         meaning = CAUSES.get(cause)
         row(units, f"{cause}: {meaning}" if meaning else cause)
-    if profile.beside_units:
+    if abs(profile.beside_units) >= ONE_CYCLE:  # the clock shows whole cycles
         row(profile.beside_units, _beside(profile))
     return table
 

@@ -8,6 +8,7 @@ return. So the cycles are those that the board's own counter shows, to the last 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import socket
@@ -39,7 +40,7 @@ from hil.profile import (
 from hil.profile_source import Function, Program, plain, read_program
 from hil.record import Record
 from hil.running import RunReport, run_elf
-from hil.session import STANDARD, Procedure
+from hil.session import STANDARD
 from hil.virtual.cpu import Cpu
 from hil.virtual.image import read_elf
 from hil.virtual.place import VirtualPlace
@@ -49,10 +50,9 @@ from hil.virtual.timing import model_id, timing_model
 WINDOW = "window_cycles"  # the function of firmware/src/bench.c that times one inference
 MODEL_RUN = "model_run"
 
-#: Of a standard measurement the last input, and fewer repeats: on a virtual board they agree.
-PROCEDURE = Procedure(
-    inputs=1, input_seed=STANDARD.seeds[-1], warmup=STANDARD.warmup, repeats=2, layers=True
-)
+#: As `hil bench` measures by default, so that caches and predictions are in the same state.
+PROCEDURE = dataclasses.replace(STANDARD, layers=True)
+PROFILED = PROCEDURE.repeats // 2  # which of the measured inferences
 
 
 class _Server(Server):
@@ -164,7 +164,7 @@ def profile_model(
 ) -> tuple[Profile, Record]:
     """The profile of one inference, and the record of the measurement that it is part of.
 
-    The inference is one that `hil bench` measures by default: its last input, after its warm-up.
+    The measurement is the one that `hil bench` makes by default, and has the same samples.
 
     Args:
         tflite: the model file, untrusted.
@@ -178,7 +178,7 @@ def profile_model(
         CodegenError: as hil.bench.measure_model.
     """
     board = virtual_board(place)
-    collector = _Collector(board, PROCEDURE.inputs + PROCEDURE.warmup + PROCEDURE.repeats)
+    collector = _Collector(board, PROCEDURE.inputs + PROCEDURE.warmup + PROFILED + 1)
     with ProfiledPlace(board, collector.prepare) as opened:
         record = measure_model(
             tflite, name, opened, engine=engine, objective=objective, procedure=PROCEDURE
@@ -309,6 +309,12 @@ class _Collector:
         program = read_program(self._elf, {i.address for part in segments for i in part.costs})
         layers, rest = self._layers(segments, record, program)
         notes = [program.note] if program.note else []
+        cycles, latency = record.latency_cycles.samples[PROFILED], record.latency_cycles
+        if cycles != latency.median:
+            notes.append(
+                f"repeats differ: this inference took {cycles:,} cycles, the median of "
+                f"{latency.n} is {latency.median:,.0f}"
+            )
         if record.layers and len(layers) != len(record.layers):
             notes.append("the layers cannot be told apart: the engine calls them by itself")
         return Profile(
@@ -317,7 +323,7 @@ class _Collector:
             timing_model=record.timing_model or "",
             engine=record.engine,
             program=program,
-            cycles=record.latency_cycles.samples[-1],
+            cycles=cycles,
             layers=layers,
             between_layers=rest,
             notes=tuple(notes),

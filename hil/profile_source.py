@@ -375,6 +375,15 @@ class _Unit:
         end = high.value if high.form == "DW_FORM_addr" else start + high.value
         return ((start, end),)
 
+    def children(self, entry: Any) -> Iterator[Any]:
+        """The entries below one; siblings that lead back, as only a broken file has, raise."""
+        last = entry.offset
+        for child in entry.iter_children():
+            if child.offset <= last:
+                raise ValueError(f"the entry behind 0x{last:x} is at 0x{child.offset:x}")
+            last = child.offset
+            yield child
+
     @property
     def _has_base(self) -> bool:
         return "DW_AT_low_pc" in self.top.attributes
@@ -405,7 +414,7 @@ def _subprograms(
     top: Any, unit: _Unit, wanted: Sequence[int], starts: set[int]
 ) -> Iterator[_Inlined]:
     """The functions of a unit that hold a wanted address; those in namespaces and classes, too."""
-    waiting = [iter(top.iter_children())]
+    waiting = [unit.children(top)]
     while waiting and len(waiting) < MAX_DEPTH:
         child = next(waiting[-1], None)
         if child is None:
@@ -417,11 +426,11 @@ def _subprograms(
                 inner = tuple(_inlined_within(child, unit, 0))
                 yield _Inlined(unit.name(child), ranges, None, inner)
         elif child.tag in ("DW_TAG_namespace", "DW_TAG_class_type", "DW_TAG_structure_type"):
-            waiting.append(iter(child.iter_children()))
+            waiting.append(unit.children(child))
 
 
 def _inlined_within(entry: Any, unit: _Unit, depth: int) -> Iterator[_Inlined]:
-    for child in entry.iter_children() if depth < MAX_DEPTH else ():
+    for child in unit.children(entry) if depth < MAX_DEPTH else ():
         if child.tag == "DW_TAG_inlined_subroutine":
             inner = tuple(_inlined_within(child, unit, depth + 1))
             yield _Inlined(unit.name(child), unit.ranges(child), unit.call(child), inner)
