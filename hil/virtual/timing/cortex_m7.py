@@ -30,10 +30,10 @@ from hil.virtual.timing.cortex_m7_units import LATENCIES, Demand, demand
 QUEUED = 3  # doublewords in the queue behind the one being issued: it holds 4 (TRM)
 AFTER_MAC_CYCLES = 3  # jnk0le: in these cycles the FPU restricts what follows a MAC
 STORE_TO_LOAD = 4  # LLVM, ARMLatencyMutations: a load of what was just stored
-_LONGEST = max(max(row) for row in LATENCIES)
+_LONGEST_BY = tuple(max(row) for row in LATENCIES)
+_LONGEST = max(_LONGEST_BY)
+_BY_STORE = -1  # what a load waits for that reads what was just stored
 _LOADED = {units.BY_WORD_LOAD, units.BY_PART_LOAD, units.BY_FP_LOAD}
-
-Made = tuple[int, int]  # cycle of the issue, what made it
 
 
 class State(NamedTuple):
@@ -81,7 +81,7 @@ class _Passage:
 
     def issue(self, instruction: Instruction, wants: Demand) -> None:
         """Lets the next instruction of the block issue."""
-        ready, cause = self._operands_ready(wants)
+        ready, made_by, read_at = self._operands_ready(wants)
         fetches = self._fetches(instruction)
         paired = (
             self.open_to is not None
@@ -97,7 +97,8 @@ class _Passage:
             fetched = before + max(1, fetches - self.queued)
             cycle = max(fetched, ready)
             if cycle > before + 1:
-                self._waited(cycle - before - 1, fetched, ready, cause)
+                cause = "target alignment" if fetched >= ready else _cause(made_by, read_at)
+                self._waited(cycle - before - 1, cause)
         self.queued = min(QUEUED, self.queued + cycle - before) - fetches
         self._complete(wants, cycle, paired)
         if wants.cycles > 1:
@@ -112,20 +113,20 @@ class _Passage:
             cycles = [cycles[0] - self.entry_cycles, *cycles[1:]]
         return BlockTiming(self.entry_cycles, tuple(cycles), tuple(self.stalls), self._state())
 
-    def _operands_ready(self, wants: Demand) -> tuple[int, str]:
-        """First cycle in which all operands are there, and what took longest."""
-        latest, cause = -_LONGEST, ""
-        for register, read_at in wants.needs:
+    def _operands_ready(self, wants: Demand) -> tuple[int, int, int]:
+        """First cycle in which all operands are there; what made and where is read the last one."""
+        latest = made_by = read_at = -_LONGEST
+        for register, column in wants.needs:
             made = self.made.get(register)
             if made is not None:
-                ready = made[0] + LATENCIES[made[1]][read_at]
+                ready = made[0] + LATENCIES[made[1]][column]
                 if ready > latest:
-                    latest, cause = ready, _cause(made[1], read_at)
+                    latest, made_by, read_at = ready, made[1], column
         if wants.loads in self.stored:
             ready = self.stored[wants.loads] + STORE_TO_LOAD
             if ready > latest:
-                latest, cause = ready, "store-to-load"
-        return latest, cause
+                latest, made_by, read_at = ready, _BY_STORE, units.LATE
+        return latest, made_by, read_at
 
     def _fetches(self, instruction: Instruction) -> int:
         """Doublewords that must be fetched before this instruction can issue."""
@@ -134,13 +135,11 @@ class _Passage:
         self.jumped = False
         return fetches + (offset + instruction.size_bytes > 8)
 
-    def _waited(self, cycles: int, fetched: int, ready: int, cause: str) -> None:
-        if fetched >= ready:
-            cause = "target alignment"
-            if not self.cycles:
-                self.entry_cycles = cycles
-                return
-        self.stalls.append(Stall(len(self.cycles), cause, cycles))
+    def _waited(self, cycles: int, cause: str) -> None:
+        if cause == "target alignment" and not self.cycles:
+            self.entry_cycles = cycles
+        else:
+            self.stalls.append(Stall(len(self.cycles), cause, cycles))
 
     def _complete(self, wants: Demand, cycle: int, paired: bool) -> None:
         """Notes the results of an instruction that issues in `cycle`."""
@@ -182,7 +181,7 @@ class _Passage:
         made = sorted(
             (register, cycle - now, by)
             for register, (cycle, by) in self.made.items()
-            if cycle + max(LATENCIES[by]) >= now
+            if cycle + _LONGEST_BY[by] >= now
         )
         stored = sorted(
             (base, word, cycle - now)
@@ -195,6 +194,8 @@ class _Passage:
 def _cause(made_by: int, read_at: int) -> str:
     if read_at in (units.BASE, units.INDEX):
         return "address"
+    if made_by == _BY_STORE:
+        return "store-to-load"
     if made_by in _LOADED:
         return "load-use"
     return "unit" if read_at in (units.AFTER_MAC, units.AFTER_MLA) else "result"
@@ -208,11 +209,10 @@ def divide_cycles(dividend: int, divisor: int, signed: bool) -> int:
     """
     if signed:
         dividend, divisor = abs(dividend), abs(divisor)
-    bits = 0
-    while dividend >= divisor and divisor > 0:  # bits of the quotient
-        bits += 1
-        dividend >>= 1
-    return 4 + (bits + 1) // 2
+    if not divisor or not dividend:
+        return units.DIVIDE_CYCLES_LEAST
+    quotient_bits = max(0, dividend.bit_length() - divisor.bit_length() + 1)
+    return units.DIVIDE_CYCLES_LEAST + (quotient_bits + 1) // 2
 
 
 # jnk0le: an unaligned load takes 3 more cycles (4 as the younger one of a pair), by whatever
