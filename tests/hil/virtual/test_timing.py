@@ -9,7 +9,7 @@ import pytest
 from hil.virtual.timing import UnknownInstruction, model_id, timing_model
 from hil.virtual.timing.armv7m import CLASS_OF, decode
 
-M4, M7 = timing_model("cortex-m4"), timing_model("cortex-m7")
+M4 = timing_model("cortex-m4")
 
 
 @pytest.fixture(scope="module")
@@ -77,30 +77,7 @@ def test_cortex_m4_taken_branches_refill_the_pipeline(code, text, taken_cycles):
     assert M4.block_cost(code(text), 0).taken_cycles == taken_cycles
 
 
-@pytest.mark.parametrize(
-    ("text", "cycles"),
-    [
-        ("adds r0, r1, r2", 1),
-        ("adds r0, r1, r2\nsub.w r3, r4, r5", 1),  # independent: a pair
-        ("add.w r0, r1, r2\nadd.w r3, r0, r5", 2),  # needs the first
-        ("lsl.w r0, r1, #2\nlsl.w r3, r4, #2", 2),  # one shifter
-        ("mul r0, r1, r2\nmul r3, r4, r5", 2),  # one multiplier
-        ("smlad r0, r1, r2, r0\nsmlad r0, r3, r4, r0", 2),  # forwarded accumulator
-        ("mul r0, r1, r2\nadd.w r3, r0, r0", 3),  # latency of 2
-        ("ldr r0, [r1]\nldr r2, [r1, #4]", 1),  # different banks
-        ("ldr r0, [r1]\nldr r2, [r1, #8]", 2),  # the same bank
-        ("ldrb r0, [r1]\nadd.w r2, r0, r0", 3),
-        ("add.w r0, r1, r2\nsadd8 r3, r4, r5", 2),  # SIMD goes first
-        ("sadd8 r3, r4, r5\nadd.w r0, r1, r2", 1),
-        ("subs r0, #1\nbne .", 2),  # the branch needs the flags
-        ("add.w r1, r1, #4\nldr r0, [r1]", 3),  # address one stage early
-    ],
-)
-def test_cortex_m7_costs(code, text, cycles):
-    assert M7.block_cost(code(text), 0).cycles == cycles
-
-
-@pytest.mark.parametrize("model", [M4, M7])
+@pytest.mark.parametrize("model", [M4])
 def test_every_class_has_a_cost(model, code):
     """Each class that the decoder knows, by one of its instructions."""
     examples = [
@@ -133,4 +110,3 @@ def test_bytes_that_are_no_instruction_are_shown(code):
 
 def test_model_names_go_into_records():
     assert model_id(M4) == "cortex-m4-table/1"
-    assert model_id(M7) == "cortex-m7-table/1"
