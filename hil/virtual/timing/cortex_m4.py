@@ -325,8 +325,6 @@ def _step(instruction: Instruction) -> Step:
         if kind == "fp_mac":  # the addend is read a cycle later [G]
             fpu_needs -= instruction.writes
     late = name in _FPU_LATE or kind in _FPU_CYCLES
-    single = access in ("load", "store")
-    in_order = kind in ("alu", "shift", "simd", "mac", "divide", "system", "fp", "fp_system")
     branch = _branch(instruction)
     return Step(
         cycles,
@@ -344,13 +342,31 @@ def _step(instruction: Instruction) -> Step:
             overlaps=access == "load" and not instruction.writes & {"pc", "sp"},
             loaded=instruction.writes if access == "load" else _NONE,
             stored=access == "store" and cycles == 1,
-            late=instruction.writes if in_order or (single and cycles == 1) else _NONE,
+            late=_late_for_addresses(instruction, access),
             held=cycles > 1 or bool(access) or bool(branch),
             foldable=_folds_an_it(instruction, access, branch),
             links="lr" in instruction.writes and not branch,
             multiplied=name == "mul" and instruction.size_bytes == 2,
         ),
     )
+
+
+def _late_for_addresses(instruction: Instruction, access: str) -> frozenset[str]:
+    """Registers that the address of the next access would have to wait for.
+
+    What data processing writes, and the base that a single store updates, is not forwarded to the
+    address adder [T]. A loaded register is, unless the load updates its base as well: then the last
+    one it loads is late; every 16-bit LDM is of that kind [M].
+    """
+    if access not in ("load", "loads"):
+        return instruction.writes if access != "stores" else _NONE
+    updates = instruction.writes_base or instruction.name == "pop" or instruction.size_bytes == 2
+    if not updates or (access == "load" and not instruction.writes_base):
+        return _NONE
+    if access == "load":
+        return instruction.writes - instruction.addresses
+    loaded = instruction.operands.split("[")[0].rstrip("}, ").replace("{", " ").split()
+    return frozenset(loaded[-1:])
 
 
 def _branch(instruction: Instruction) -> str:
