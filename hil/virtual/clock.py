@@ -58,13 +58,13 @@ class CycleClock:
         return Elapsed(int(instructions), int(cycles) + self._blocks.stalled_cycles)
 
     def before(self, pc: int) -> int:
-        """Cycles up to the instruction at `pc`, which lies in the current block."""
+        """Cycles until the instruction at `pc`, in the current block, has waited for its turn."""
         total = self.total().cycles
         edge = self._blocks.current_edge
-        address, _ = self._blocks.current
         whole = self._timings[edge]
-        skipped = sum(1 for i in self._instructions(edge) if i.address < pc)
-        part = whole.entry_cycles + sum(whole.cycles[:skipped]) if pc > address else 0
+        number = sum(1 for i in self._instructions(edge) if i.address < pc)
+        waited = sum(stall.cycles for stall in whole.stalls if stall.number == number)
+        part = whole.entry_cycles + sum(whole.cycles[:number]) + waited
         return total - whole.total + part
 
     def edge_runs(self) -> list[EdgeRun]:

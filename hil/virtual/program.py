@@ -45,7 +45,8 @@ class ProgramRun(NamedTuple):
     instructions: int
 
 
-_cpus: dict[str, tuple[Cpu, MemoryConsole]] = {}
+_KEPT_CPUS = 4  # one has tables of some 100 MB, of which it touches what a program needs
+_cpus: dict[Board, tuple[Cpu, MemoryConsole]] = {}
 
 
 def run_program(
@@ -74,11 +75,7 @@ def run_program(
             or ran too long.
         UnknownInstruction: no cycles can be given.
     """
-    key = board.sha256 or board.id
-    if key not in _cpus:
-        console = MemoryConsole()
-        _cpus[key] = Cpu(board, console), console
-    cpu, console = _cpus[key]
+    cpu, console = _cpu_of(board)
     console.restart(cpu, input_bytes)
     cpu.allow_run()
     cpu.load(load_elf(elf, cpu.memory))
@@ -97,6 +94,18 @@ def run_program(
         raise TargetFault(f"virtual:{board.id}", stop.detail or why.get(stop.reason, stop.reason))
     total = cpu.clock.total()
     return ProgramRun(stop.exit_code, bytes(console.output), total.cycles, total.instructions)
+
+
+def _cpu_of(board: Board) -> tuple[Cpu, MemoryConsole]:
+    """A core for this board: of the last boards that were asked for, the same again."""
+    kept = _cpus.pop(board, None)
+    if kept is None:
+        console = MemoryConsole()
+        kept = Cpu(board, console), console
+    _cpus[board] = kept
+    if len(_cpus) > _KEPT_CPUS:
+        del _cpus[next(iter(_cpus))]
+    return kept
 
 
 def _stop_after(cpu: Cpu, timeout_s: float, ended: threading.Event) -> None:
