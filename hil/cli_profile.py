@@ -44,8 +44,10 @@ def profile(
     ] = "latency",
     by: Annotated[
         str,
-        typer.Option("--by", metavar="VIEW[,VIEW]", help="layer, function, line, instruction."),
-    ] = "layer,function,line",
+        typer.Option(
+            "--by", metavar="VIEW[,VIEW]", help="layer, memory, function, line, instruction."
+        ),
+    ] = "layer,memory,function,line",
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Rows of a table.")] = 20,
     annotate: Annotated[
         list[str] | None,

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import capstone
 
@@ -210,6 +210,21 @@ class Layer:
     costs: Mapping[Instruction, Cost]
 
 
+class MemoryUse(NamedTuple):
+    """Accesses to a memory that has caches, buffers or wait states; code is counted in lines."""
+
+    memory: str
+    side: Literal["code", "data"]
+    hits: int
+    fills: int  # the line had to be fetched
+    sequentials: int  # the same, but it was the line after the last one: prefetched
+
+    @property
+    def accesses(self) -> int:
+        """All of them."""
+        return self.hits + self.fills + self.sequentials
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """Where the cycles of one run went.
@@ -227,6 +242,7 @@ class Profile:
     cycles: int
     layers: tuple[Layer, ...]
     between_layers: Mapping[Instruction, Cost]
+    memories: tuple[MemoryUse, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

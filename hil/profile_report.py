@@ -29,7 +29,7 @@ from hil.profile_text import Sources, per, share, short_names, waits
 
 SCHEMA = 1
 
-View = Literal["layer", "function", "line", "instruction"]
+View = Literal["layer", "memory", "function", "line", "instruction"]
 WAITING = "waits, %"
 WIDE = 110  # columns that have room for the op of a layer
 VIEWS: tuple[View, ...] = get_args(View)
@@ -41,11 +41,13 @@ def profile_tables(
     """The summary, then a table for each view with its `top` dearest rows."""
     tables: dict[View, Callable[[], RenderableType]] = {
         "layer": lambda: _layer_table(profile, width),
+        "memory": lambda: _memory_table(profile),
         "function": lambda: _function_table(profile, top),
         "line": lambda: _line_table(profile, top, sources, width),
         "instruction": lambda: _instruction_table(profile, top),
     }
-    shown = [view for view in views if view != "layer" or profile.is_model]
+    empty = {"layer": not profile.is_model, "memory": not profile.memories}
+    shown = [view for view in views if not empty.get(view)]
     notes = [Text(note, style="yellow") for note in profile.notes]
     return Group(_summary(profile), *notes, *(tables[view]() for view in shown))
 
@@ -117,6 +119,17 @@ def _cost_cells(profile: Profile, cost: Cost, *after_share: str) -> tuple[str | 
         per(cost.cycles, cost.executions),
         Text(waits(cost)),
     )
+
+
+def _memory_table(profile: Profile) -> Table:
+    table = _table("by memory that lets the core wait; code in lines")
+    table.add_column("memory")
+    table.add_column("for")
+    _right(table, "accesses", "hits, %", "fills, %", "prefetched, %")
+    for use in profile.memories:
+        shares = [share(n, use.accesses) for n in (use.hits, use.fills, use.sequentials)]
+        table.add_row(Text(use.memory), use.side, f"{use.accesses:,}", *shares)
+    return table
 
 
 def _function_table(profile: Profile, top: int) -> Table:
@@ -236,6 +249,7 @@ def profile_json(profile: Profile) -> dict[str, Any]:
         "cycles": profile.cycles,
         "beside_cycles": profile.beside_units / ONE_CYCLE,
         "whole": _cost_json(profile.whole),
+        "memories": [use._asdict() for use in profile.memories],
         "notes": list(profile.notes),
         "layers": [
             {

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from unicorn import arm_const, unicorn_const
 
@@ -31,6 +31,7 @@ from hil.profile import (
     Counts,
     Instruction,
     Layer,
+    MemoryUse,
     Profile,
     between,
     function_code,
@@ -49,6 +50,8 @@ from hil.virtual.timing import model_id, timing_model
 
 WINDOW = "window_cycles"  # the function of firmware/src/bench.c that times one inference
 MODEL_RUN = "model_run"
+
+_SIDES: tuple[Literal["code", "data"], ...] = ("code", "data")
 
 #: As `hil bench` measures by default, so that caches and predictions are in the same state.
 PROCEDURE = dataclasses.replace(STANDARD, layers=True)
@@ -139,6 +142,7 @@ def profile_elf(
         cpu = opened.cpu
         total = cpu.clock.total()
         costs = instruction_costs(counts_of(cpu), board.mcu.core)
+        memories = tuple(use for use in memories_of(cpu) if use.accesses)
     program = read_program(data, (i.address for i in costs))
     profile = Profile(
         name=elf.name,
@@ -149,6 +153,7 @@ def profile_elf(
         cycles=total.cycles,
         layers=(Layer("", "", 0, costs),),
         between_layers={},
+        memories=memories,
         notes=(program.note,) if program.note else (),
     )
     return profile, report
@@ -199,6 +204,30 @@ def virtual_board(place: str) -> Board:
 def counts_of(cpu: Cpu) -> Counts:
     """What a core has counted so far."""
     return Counts(cpu.edge_runs(), cpu.stalls())
+
+
+def memories_of(cpu: Cpu) -> tuple[MemoryUse, ...]:
+    """How often a core has used its memories so far."""
+    return tuple(
+        MemoryUse(memory.name, side, *cpu.memory_system.counts(memory.name, side))
+        for memory in cpu.board.memory
+        for side in _SIDES
+    )
+
+
+def _used(earlier: Sequence[MemoryUse], later: Sequence[MemoryUse]) -> tuple[MemoryUse, ...]:
+    """The use of memories between two moments; those that were not used are left out."""
+    between_them = (
+        MemoryUse(
+            new.memory,
+            new.side,
+            new.hits - old.hits,
+            new.fills - old.fills,
+            new.sequentials - old.sequentials,
+        )
+        for old, new in zip(earlier, later, strict=True)
+    )
+    return tuple(use for use in between_them if use.accesses)
 
 
 class _Site(NamedTuple):
@@ -260,6 +289,7 @@ class _Collector:
         self._watches: _Watches | None = None
         self._runs = 0
         self._marks: list[tuple[_Site | None, Counts]] = []
+        self._memories: list[tuple[MemoryUse, ...]] = []  # at the start and the end
         self._is_running = False
         self._model_run = self._window = Function("", 0, 0)
 
@@ -280,11 +310,13 @@ class _Collector:
                 self._is_running = self._runs == self._run_number
                 if self._is_running:
                     self._marks = [(None, counts_of(cpu))]
+                    self._memories = [memories_of(cpu)]
 
         def window_returns() -> None:
             if self._is_running:
                 self._is_running = False
                 self._marks.append((None, counts_of(cpu)))
+                self._memories.append(memories_of(cpu))
 
         watches.add(call.address, window_calls)
         watches.add(call.address + len(call.code), window_returns)
@@ -326,6 +358,7 @@ class _Collector:
             cycles=cycles,
             layers=layers,
             between_layers=rest,
+            memories=_used(*self._memories),
             notes=tuple(notes),
         )
 

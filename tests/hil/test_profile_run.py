@@ -292,7 +292,7 @@ def test_a_program_is_profiled_too(hil, compile_c):
         (["none.tflite", "--board", NRF], "does not exist"),
         (["MODEL", "--board", "nrf52840_dk"], "say where: virtual:nrf52840_dk"),
         (["MODEL", "--board", "virtual:z80"], "no board or place"),
-        (["MODEL", "--board", NRF, "--by", "loop"], "known: layer, function"),
+        (["MODEL", "--board", NRF, "--by", "loop"], "known: layer, memory, function"),
         (["MODEL", "--board", NRF, "--engine", "best"], "no engine 'best'"),
         (["MODEL", "--board", NRF, "--objective", "best"], "--objective"),
         (["MODEL", "--board", NRF, "--speedscope", "/no/such/x.json"], "cannot be written"),
