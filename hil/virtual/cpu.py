@@ -195,14 +195,17 @@ class Cpu:
         is_table = stack is not None and stack.memory.kind == "ram" and bool(start & 1)
         if self._image is None or (is_table and holds(self._image, vectors_at, 8, self.memory)):
             return sp & ~3, start & ~1
-        self.enable_fpu()
-        for peripheral in self._peripherals:
-            peripheral.set_up(self.board.timing.operating_point)
+        self.set_up()
         return sum(self.board.ram), self._image.entry & ~1
 
-    def enable_fpu(self) -> None:
-        """What a program does with CPACR, done for it."""
+    def set_up(self) -> None:
+        """What the bench firmware does before its program, done for a program that does not.
+
+        The FPU is on, wait states and caches are at the board's operating point.
+        """
         self._control.values["CPACR"] |= 0xF << 20
+        for peripheral in self._peripherals:
+            peripheral.set_up(self.board.timing.operating_point)
 
     # -- a run
 

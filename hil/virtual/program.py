@@ -55,7 +55,7 @@ def run_program(
     *,
     input_bytes: bytes = b"",
     timeout_s: float = 60.0,
-    with_fpu: bool = True,
+    set_up: bool = True,
 ) -> ProgramRun:
     """Runs a program that ends through semihosting; made for many short runs.
 
@@ -67,7 +67,8 @@ def run_program(
         elf: linked for the board, in flash or in RAM.
         input_bytes: what the UART receives.
         timeout_s: host seconds.
-        with_fpu: switches the FPU on before the start; on a board the program must do it.
+        set_up: starts with the FPU on and the chip at the board's operating point; otherwise as
+            after a reset, and the program must do it.
 
     Raises:
         ImageError: the file cannot be loaded.
@@ -79,8 +80,8 @@ def run_program(
     console.restart(cpu, input_bytes)
     cpu.allow_run()
     cpu.load(load_elf(elf, cpu.memory))
-    if with_fpu:
-        cpu.enable_fpu()
+    if set_up:
+        cpu.set_up()
     ended = threading.Event()
     watchdog = threading.Thread(target=_stop_after, args=(cpu, timeout_s, ended), daemon=True)
     watchdog.start()

@@ -1,42 +1,101 @@
 """How fast the virtual boards are: `python tests/bench/virtual_speed.py`.
 
-Runs loops of different block lengths on each board and prints instructions and blocks a second,
-counted as in every measurement; then what starting a board costs.
+Instructions a second, on one core of this machine, of loops with different blocks and of whole
+inferences: with memory that answers at once (block costs only), and with the board's own memories
+(caches and wait states, looked up at every access). Start-up is left out by the difference of a
+short and a long run. Then what a board takes to start, and the memory of all of it.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
 
+import numpy as np
+from support.model_runner import build, limits_of
+
+from codegen.generate import generate
 from hil.board import Board, board_ids, get_board
+from hil.board_timing import Timing
 from hil.virtual.place import VirtualPlace
-from hil.virtual.program import run_program
+from hil.virtual.program import ProgramRun, run_program
 
+MODELS = Path(os.environ.get("HIL_MODELS", Path(__file__).resolve().parents[3] / "shared/models"))
 BODIES = {
     "3 instructions a block": "",
     "12 a block, ALU": "add r2, r3\n" * 9,
     "12 a block, MAC and loads": "ldr r2, [r4]\nldr r3, [r4, #4]\nsmlad r5, r2, r3, r5\n" * 3,
     "50 a block, MAC and loads": "ldr r2, [r4]\nldr r3, [r4, #4]\nsmlad r5, r2, r3, r5\n" * 16,
 }
-EXECUTED = 60_000_000  # instructions of each loop
+SHORT, LONG = 6_000_000, 60_000_000  # instructions of each loop
+INFERENCES = (1, 5)
 
 
-def _program(board: Board, body: str, folder: Path) -> bytes:
-    passes = EXECUTED // (len(body.splitlines()) + 3)
-    ram = board.ram[0]
+def main() -> None:
+    """Prints the tables."""
+    print(f"{'M instructions a second':43}   at once   board's    cycles/instr.  s/inference")
+    with tempfile.TemporaryDirectory() as name:
+        for board in map(get_board, board_ids()):
+            for what, body in BODIES.items():
+                folder = Path(name)
+                loops = [_loop(board, body, folder, count) for count in (SHORT, LONG)]
+                _row(board, what, loops)
+            for model in sorted(MODELS.glob("*.tflite")):
+                folder = Path(name) / board.id / model.stem
+                _row(board, model.stem, _inferences(board, model, folder), of=INFERENCES)
+    for board in map(get_board, board_ids()):
+        start = time.perf_counter()
+        with VirtualPlace(board) as place:
+            seconds = time.perf_counter() - start
+            status = Path(f"/proc/{place.process_id}/status").read_text()
+            resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+            print(f"{board.id:17} starts in {seconds:.2f} s, {resident.split()[1]} KiB resident")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{'this process':17} {peak} KiB at its peak, with 4 boards and their tables")
+
+
+def _row(board: Board, what: str, elfs: list[bytes], of: tuple[int, int] = (0, 1)) -> None:
+    at_once = _per_second(replace(board, timing=Timing()), elfs)
+    own = _per_second(board, elfs)
+    each = f"{own[2] / (of[1] - of[0]):10.3f}" if of != (0, 1) else ""
+    print(
+        f"{board.id:17} {what:25} {at_once[0] / 1e6:9.0f} {own[0] / 1e6:9.0f}"
+        f"   {at_once[1]:5.2f} {own[1]:5.2f}  {each}"
+    )
+
+
+def _per_second(board: Board, elfs: list[bytes]) -> tuple[float, float, float]:
+    """(instructions a second, cycles an instruction, seconds) of what the longer run does more."""
+
+    def timed(elf: bytes) -> tuple[float, ProgramRun]:
+        start = time.perf_counter()
+        run = run_program(board, elf, timeout_s=300)
+        return time.perf_counter() - start, run
+
+    (short_s, short), (long_s, long) = (
+        min((timed(elf) for _ in range(3)), key=lambda pair: pair[0]) for elf in elfs
+    )
+    instructions = long.instructions - short.instructions
+    seconds = long_s - short_s
+    return instructions / seconds, (long.cycles - short.cycles) / instructions, seconds
+
+
+def _loop(board: Board, body: str, folder: Path, instructions: int) -> bytes:
+    passes = instructions // (len(body.splitlines()) + 3)
     text = f"""
 .syntax unified
 .thumb
 .global start
 start: ldr r0, ={passes}
-ldr r4, ={ram + 0x8000:#x}
+ldr r4, ={board.ram[0] + 0x8000:#x}
 again: {body}
 subs r0, #1
 nop
@@ -52,28 +111,19 @@ bkpt 0xab
     return (folder / "loop.elf").read_bytes()
 
 
-def main() -> None:
-    """Prints the table."""
-    if shutil.which("arm-none-eabi-gcc") is None:
-        sys.exit("arm-none-eabi-gcc is not installed")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for board in map(get_board, board_ids()):
-            for what, body in BODIES.items():
-                elf = _program(board, body, folder)
-                run_program(board, elf)
-                start = time.perf_counter()
-                run = run_program(board, elf)
-                seconds = time.perf_counter() - start
-                blocks = EXECUTED // (len(body.splitlines()) + 3)
-                print(
-                    f"{board.id:18} {what:27} {run.instructions / seconds / 1e6:7.0f} M instr/s"
-                    f" {blocks / seconds / 1e6:6.1f} M blocks/s"
-                    f" {run.cycles / run.instructions:5.2f} cycles/instruction"
-                )
-            start = time.perf_counter()
-            with VirtualPlace(board):
-                print(f"{board.id:18} {'start of a board':27} {time.perf_counter() - start:7.2f} s")
+def _inferences(board: Board, model: Path, folder: Path) -> list[bytes]:
+    folder.mkdir(parents=True)
+    data = model.read_bytes()
+    manifest = generate(
+        data, name=model.stem, engine="tiny", board=limits_of(board), out_dir=folder
+    )
+    random = np.random.default_rng(0)
+    shapes = [i.shape for i in manifest.inputs]
+    batch = [
+        [random.integers(-128, 128, shape).astype(np.int8) for shape in shapes]
+        for _ in range(max(INFERENCES))
+    ]
+    return [build(folder, manifest, batch[:n], board=board).read_bytes() for n in INFERENCES]
 
 
 if __name__ == "__main__":

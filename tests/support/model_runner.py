@@ -69,7 +69,7 @@ def run_model(
         RunnerFailed: model_init refused, or the core faulted.
     """
     elf = build(folder, manifest, batch, board=board)
-    printed = run_program(board, elf.read_bytes(), timeout_s=120, with_fpu=False).output.decode()
+    printed = run_program(board, elf.read_bytes(), timeout_s=120, set_up=False).output.decode()
     lines = printed.splitlines()
     sizes = [
         math.prod(output.shape) * DType(output.dtype).item_bytes for output in manifest.outputs

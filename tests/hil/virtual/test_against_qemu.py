@@ -114,7 +114,7 @@ def compare(
     if board.flash_memory.origin == qemu.FLASH_ORIGIN:
         assert ours.read_bytes() == theirs.read_bytes(), "the very same program runs on both"
 
-    virtual = run_program(board, ours.read_bytes(), with_fpu=False)
+    virtual = run_program(board, ours.read_bytes(), set_up=False)
     real = qemu.run_qemu(plugin, board.mcu.core, theirs)
 
     assert virtual.output == real.output

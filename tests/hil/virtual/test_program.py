@@ -351,11 +351,11 @@ def test_the_fpu_is_off_until_the_program_enables_it(board, assemble):
     text += "vcvt.s32.f32 s0, s0\nvmov r0, s0\nEXIT\n"
     enable = "ldr r1, =0xe000ed88\nldr r0, [r1]\norr r0, #0xf00000\nstr r0, [r1]\ndsb\nisb\n"
 
-    on = run_program(board, assemble(board, text.format(enable), "on").read_bytes(), with_fpu=False)
+    on = run_program(board, assemble(board, text.format(enable), "on").read_bytes(), set_up=False)
     with pytest.raises(
         TargetFault, match=r"floating-point instruction at 0x0.* while CPACR has the FPU off"
     ):
-        run_program(board, assemble(board, text.format(""), "off").read_bytes(), with_fpu=False)
+        run_program(board, assemble(board, text.format(""), "off").read_bytes(), set_up=False)
 
     assert on.exit_code == 4
 
