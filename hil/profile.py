@@ -272,7 +272,7 @@ class Profile:
         return self.cycles * ONE_CYCLE - self.whole.units
 
 
-BETWEEN = "(calls of the layers)"
+BETWEEN = "(calls)"
 
 
 def merged(parts: Iterable[Mapping[Instruction, Cost]]) -> Costs:

@@ -54,22 +54,25 @@ def annotated(
         UsageError: nothing of that name ran; names what did.
     """
     costs = profile.costs
-    frames = {i: profile.program.frames(i.address) for i in costs}
+    program = profile.program
+    frames = {i: program.frames(i.address) for i in costs}
     files = short_names(f.line.file for chain in frames.values() for f in chain if f.line)
     page = _Page(profile, sources, width, files, 0.0 if everything else COLD)
-    function = profile.program.named(name)
-    if function is not None:
-        inside = {i: c for i, c in costs.items() if function.start <= i.address < function.end}
-        if inside:
-            return page.function(function, inside)
+    function = program.named(name)
+    inside = {i: c for i, c in costs.items() if function and function.holds(i.address)}
     inlined = {
-        i: cost for i, cost in costs.items() if name in (plain(f.function) for f in frames[i])
+        i: c for i, c in costs.items() if i not in inside and name in program.inlined(i.address)
     }
+    if function is not None and inside:
+        yield from page.function(function, inside)
     if inlined:
-        return page.instructions(name, inlined)
+        yield from page.instructions(name, inlined)
+    if inside or inlined:
+        return
     file = next((path for path, short in files.items() if name in (path, short)), None)
     if file is not None:
-        return page.file(file)
+        yield from page.file(file)
+        return
     functions = {plain(chain[0].function) for chain in frames.values()}
     ran = [*sorted(files.values()), *sorted(functions)]
     shown = ", ".join(ran[:MOST_NAMES]) + (", ..." if len(ran) > MOST_NAMES else "")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hil.profile import (
+    BETWEEN,
     CAUSES,
     ONE_CYCLE,
     Cost,
@@ -24,7 +25,8 @@ from hil.profile import (
     decoded,
     total,
 )
-from hil.profile_source import Frame, Line, plain
+from hil.profile_dwarf import Line
+from hil.profile_source import Frame, plain
 from hil.profile_text import Sources, per, share, short_names, waits
 
 SCHEMA = 1
@@ -106,7 +108,7 @@ def _layer_table(profile: Profile, width: int) -> Table:
     if profile.between_layers:
         cost = total(profile.between_layers)
         blank = [""] * (2 if width >= WIDE else 1)
-        table.add_row(Text("(calls)"), *blank, *_cost_cells(profile, cost, ""))
+        table.add_row(Text(BETWEEN), *blank, *_cost_cells(profile, cost, ""))
     return table
 
 

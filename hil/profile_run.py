@@ -385,12 +385,11 @@ class _Collector:
                 elif name is None:
                     name = segment.site.callee or "?"
             for instruction, cost in segment.costs.items():
-                if _is_in(self._window, instruction):
+                if self._window.holds(instruction.address):
                     continue
                 owner = name
-                if _is_in(self._model_run, instruction):
-                    frames = program.frames(instruction.address)
-                    inlined = (frame.function for frame in frames[1:])
+                if self._model_run.holds(instruction.address):
+                    inlined = program.inlined(instruction.address)
                     owner = next((n for n in inlined if n in known), None)
                 parts.setdefault(owner, []).append({instruction: cost})
         rest = merged(parts.pop(None, []))
@@ -407,10 +406,6 @@ class _Collector:
         return tuple(layers), rest
 
 
-def _is_in(function: Function, instruction: Instruction) -> bool:
-    return function.start <= instruction.address < function.end
-
-
 def _needed(program: Program, name: str) -> Function:
     function = program.named(name)
     if function is None:
@@ -422,7 +417,7 @@ def _call_sites(program: Program, function: Function) -> Iterator[_Site]:
     """The calls in a function, jumps out of it among them."""
     for instruction in function_code(program, function):
         mnemonic, operands = instruction.mnemonic, instruction.operands
-        inlined = tuple(frame.function for frame in program.frames(instruction.address)[1:])
+        inlined = program.inlined(instruction.address)
         if mnemonic == "blx" or (mnemonic == "bx" and operands != "lr"):
             yield _Site(instruction.address, inlined, None)
         elif mnemonic.startswith("b") and operands.startswith("#"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from hil.console import printable
 from hil.platformio_core import ROOT
 from hil.profile import Cost
-from hil.profile_source import Line
+from hil.profile_dwarf import Line
 
 MAX_SOURCE_BYTES = 8 << 20
 WORTH_NAMING = 0.01  # of a row's cycles: a cause below that is left out
