@@ -29,7 +29,9 @@ from hil.virtual.timing.cortex_m7_units import LATENCIES, Demand, demand
 
 QUEUED = 3  # doublewords in the queue behind the one being issued: it holds 4 (TRM)
 AFTER_MAC_CYCLES = 3  # jnk0le: in these cycles the FPU restricts what follows a MAC
-STORE_TO_LOAD = 4  # LLVM, ARMLatencyMutations: a load of what was just stored
+STORE_TO_LOAD = (
+    4  # a load of what was just stored (LLVM, ARMLatencyMutations), or beside it (SLOTHY)
+)
 _LONGEST_BY = tuple(max(row) for row in LATENCIES)
 _LONGEST = max(_LONGEST_BY)
 _BY_STORE = -1  # what a load waits for that reads what was just stored
@@ -42,7 +44,7 @@ class State(NamedTuple):
     open_to: int | None  # what the last instruction blocks for a younger partner; None: no pair
     queued: int  # doublewords fetched behind the one the next instruction is in
     made: tuple[tuple[str, int, int], ...]  # register, cycle, what made it
-    stored: tuple[tuple[str, int, int], ...]  # base register, word offset, cycle
+    stored: tuple[tuple[str, int, int], ...]  # base register, doubleword, cycle
 
 
 _EMPTY = State(None, 0, (), ())
@@ -72,8 +74,8 @@ class _Passage:
     def __init__(self, state: State, jumped: bool) -> None:
         self.open_to, self.queued = state.open_to, state.queued
         self.made = {register: (cycle, by) for register, cycle, by in state.made}
-        self.stored = {(base, word): cycle for base, word, cycle in state.stored}
-        self.jumped = jumped  # the next instruction is in a doubleword that must be fetched
+        self.stored = {(base, number): cycle for base, number, cycle in state.stored}
+        self.entered = self.jumped = jumped  # the next instruction is in a doubleword to be fetched
         self.now = -1  # last cycle in which something was issued
         self.entry_cycles = 0
         self.cycles: list[int] = []
@@ -97,7 +99,7 @@ class _Passage:
             fetched = before + max(1, fetches - self.queued)
             cycle = max(fetched, ready)
             if cycle > before + 1:
-                cause = "target alignment" if fetched >= ready else _cause(made_by, read_at)
+                cause = "fetch" if fetched >= ready else _cause(made_by, read_at)
                 self._waited(cycle - before - 1, cause)
         self.queued = min(QUEUED, self.queued + cycle - before) - fetches
         self._complete(wants, cycle, paired)
@@ -136,7 +138,7 @@ class _Passage:
         return fetches + (offset + instruction.size_bytes > 8)
 
     def _waited(self, cycles: int, cause: str) -> None:
-        if cause == "target alignment" and not self.cycles:
+        if cause == "fetch" and self.entered and not self.cycles:
             self.entry_cycles = cycles
         else:
             self.stalls.append(Stall(len(self.cycles), cause, cycles))
@@ -184,8 +186,8 @@ class _Passage:
             if cycle + _LONGEST_BY[by] >= now
         )
         stored = sorted(
-            (base, word, cycle - now)
-            for (base, word), cycle in self.stored.items()
+            (base, number, cycle - now)
+            for (base, number), cycle in self.stored.items()
             if cycle + STORE_TO_LOAD >= now
         )
         return State(self.open_to, self.queued, tuple(made), tuple(stored))
@@ -228,13 +230,14 @@ _ALIGNED = ((0,) * 8,) * 4
 # jnk0le measures 8 cycles for a loop that is mispredicted when entered and when left, 6 if the
 # flags were set three cycles before the branch: 4 and 3 for one misprediction. His AES functions
 # agree (3), and LLVM ("4 works better"). The TRM knows a branch target cache and no return stack;
-# its size is an estimate, as are the costs of indirect branches and of direct ones met for the
-# first time (found while decoding).
+# its size is an estimate: with fewer entries those functions, and CoreMark, lose cycles to branches
+# in the same entry that the chips do not lose. So are the costs of indirect branches, and of direct
+# ones met for the first time (found while decoding).
 CortexM7.core = CoreTiming(
     unaligned_read=_UNALIGNED_READ,
     unaligned_write=_ALIGNED,
     divide_cycles=divide_cycles,
-    predictor=Predictor(entries=64, mispredict_cycles=4, indirect_cycles=5, unknown_cycles=3),
+    predictor=Predictor(entries=256, mispredict_cycles=4, indirect_cycles=5, unknown_cycles=3),
 )
 
 MODEL = CortexM7()

@@ -85,7 +85,7 @@ LATENCIES = (
     _integer(3, 3, 3, 3, 2, 2, 1, 2, 1, 0, 2),  # L: used outside its condition one cycle later
     _integer(3, 3, 3, 3, 2, 2, 2, 2, 1, 0, 2),  # L: q*, ssat, usad8 arrive in EX3
     _integer(3, 3, 4, 4, 2, 2, 2, 2, 1, 0, 1),  # J, Q (2, addend 1); L for addresses
-    _integer(2, 2, 2, 3, 1, 2, 1, 2, 1, 0, 1),  # J, L (INDEX, ADDEND)
+    _integer(2, 2, 3, 3, 1, 2, 1, 2, 1, 0, 1),  # J; Q: addresses (L: 3 only as INDEX)
     _integer(3, 3, 3, 3, 2, 2, 2, 2, 1, 0, 2),  # J
     _integer(3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3),  # L: mrs
     # FP FMA_ADDEND MLA_ADDEND FP_DATA FROM_FPU AFTER_MAC AFTER_MLA
@@ -195,8 +195,8 @@ class Demand(NamedTuple):
     early: int
     needs: tuple[tuple[str, int], ...]  # register, where it is read
     makes: tuple[tuple[str, int, int], ...]  # register, what makes it, cycles after the issue
-    loads: tuple[str, int] | None  # base and word of an address with a constant offset
-    stores: tuple[str, int] | None
+    loads: tuple[str, int] | None  # base and doubleword of an address with a constant offset
+    stores: tuple[str, int] | None  # the same of a store that leaves its base alone
 
 
 @lru_cache(maxsize=1 << 16)
@@ -211,6 +211,7 @@ def demand(instruction: Instruction) -> Demand:
     if instruction.registers:
         cycles = (instruction.registers + 1) // 2  # J
     reach = _constant_address(instruction)
+    doubleword = (reach[0], reach[1] >> 1) if reach else None
     return Demand(
         uses=uses,
         blocks=blocks,
@@ -220,8 +221,8 @@ def demand(instruction: Instruction) -> Demand:
         early=_early(instruction, uses),
         needs=tuple(dict.fromkeys(_needs(instruction))),
         makes=tuple(_makes(instruction, cycles)),
-        loads=reach if kind in ("load", "fp_load") else None,
-        stores=reach if kind in ("store", "fp_store") else None,
+        loads=doubleword if kind in ("load", "fp_load") else None,
+        stores=doubleword if kind in ("store", "fp_store") and not instruction.writes else None,
     )
 
 

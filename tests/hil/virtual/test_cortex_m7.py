@@ -107,6 +107,7 @@ RULES = [
         2,
     ),  # J L: a loaded word beside a shifted operand, two cycles later
     ("ldrb.w r3,[r1]; mla r4,r5,r6,r3", 1),  # J: a loaded byte as addend, one cycle later
+    ("ldr.w r3,[r3]", 3),  # Q: a loaded word as base of the next load
     ("ldr.w r3,[r1,r3]", 3),  # Q L: a loaded word as index of the next load
     ("ldr.w r3,[r4],#4", 1),  # J: an address written back, used by the next load
     ("ldrd r3,r4,[r1]", 1),  # J: LDRD
@@ -194,7 +195,9 @@ def test_a_sequence_takes_the_measured_cycles(assembled, text, cycles):
         ("eor.w r3, r4, r5", "eor.w r6, r7, r8", 1),  # a pair over the edge
         ("mul r3, r4, r5", "eor.w r6, r3, r7", 3),  # a latency over the edge
         ("str.w r3, [r1]", "ldr.w r4, [r1]", 5),  # L: a load of what was just stored
-        ("str.w r3, [r1]", "ldr.w r4, [r1, #4]", 1),
+        ("str.w r3, [r1]", "ldr.w r4, [r1, #4]", 5),  # SLOTHY: or from beside it
+        ("str.w r3, [r1]", "ldr.w r4, [r1, #8]", 1),
+        ("str.w r3, [r1], #8", "ldr.w r4, [r1]", 2),  # another address
     ],
 )
 def test_blocks_chain_as_if_they_were_one(assembled, first, second, cycles):
