@@ -47,6 +47,7 @@ class Row:
     after: str = ""
     copies: tuple[int, ...] = (8, 24)
     turns: int = 20
+    cold: bool = False
     code: tuple[str, ...] = (CORE_RAM,)
     data: tuple[str, ...] = (CORE_RAM,)
     caches: tuple[bool, ...] = (True,)
@@ -240,6 +241,7 @@ def _entry(benchmark: Microbenchmark, copies: int, space: _Space) -> dict[str, A
         "copy_to": copy_to,
         "data": space.data_at(benchmark.data),
         "turns": benchmark.row.turns,
+        "runs": 1 if benchmark.row.cold else 2,
         "caches_on": int(benchmark.caches),
         "more_wait_states": benchmark.more_wait_states,
     }

@@ -3,8 +3,7 @@
  * their cycles.
  *
  * Input: two 32-bit words, the first benchmark and how many. Output: for each benchmark of the table the cycles of its short and
- * of its long routine, 0 for one that has not run. A routine runs twice and the second run counts: caches that hold all
- * of it are then warm. What is subtracted from what is the host's business (hil/calibrate.py).
+ * of its long routine, 0 for one that has not run. What is subtracted from what is the host's business (hil/calibrate.py).
  */
 #include "calibration.h"
 
@@ -66,7 +65,7 @@ static uint32_t measure(const calibration_routine_t *routine)
 {
     calibration_routine_fn run = placed(routine);
     uint32_t counted = 0;
-    for (uint32_t time = 0; time < 2; time++) {
+    for (uint32_t i = 0; i < routine->runs; i++) {
         counted = run(routine->turns, (uint8_t *)routine->data, (volatile uint32_t *)DWT_CYCCNT);
     }
     return counted;

@@ -21,6 +21,7 @@ typedef struct {
     uint32_t copy_to; /* the memory at run_at, at its own address: first copied there; 0: it runs where it is */
     uint32_t data;   /* the memory that its loads and stores go to */
     uint32_t turns;
+    uint32_t runs;   /* the last one counts: 1 with empty caches, 2 with warm ones */
     uint32_t caches_on;        /* for port_memory */
     uint32_t more_wait_states;
 } calibration_routine_t;
