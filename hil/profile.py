@@ -303,20 +303,24 @@ class Where(NamedTuple):
     """A function of the source: `places` are those of memory that hold it, inlined or itself."""
 
     name: str
+    file: str | None  # where its code is written; functions of two files may have one name
     places: frozenset[str]
     cost: Cost
 
 
 def by_function(profile: Profile) -> list[Where]:
     """By innermost function of the source, all its inlined copies together; dearest first."""
-    found: dict[str, tuple[set[str], Cost]] = {}
+    found: dict[tuple[str, str | None], tuple[set[str], Cost]] = {}
     for instruction, cost in profile.costs.items():
         frames = profile.program.frames(instruction.address)
-        places, whole = found.setdefault(plain(frames[-1].function), (set(), Cost()))
+        function, line = frames[-1]
+        places, whole = found.setdefault(
+            (plain(function), line.file if line else None), (set(), Cost())
+        )
         places.add(frames[0].function)
         whole.add(cost)
-    functions = [Where(name, frozenset(places), cost) for name, (places, cost) in found.items()]
-    return sorted(functions, key=lambda where: (-where.cost.units, where.name))
+    functions = [Where(*key, frozenset(places), cost) for key, (places, cost) in found.items()]
+    return sorted(functions, key=lambda where: (-where.cost.units, where.name, where.file or ""))
 
 
 def by_line(profile: Profile) -> dict[Frame, Cost]:

@@ -58,16 +58,18 @@ def annotated(
     frames = {i: program.frames(i.address) for i in costs}
     files = short_names(f.line.file for chain in frames.values() for f in chain if f.line)
     page = _Page(profile, sources, width, files, 0.0 if everything else COLD)
-    function = program.named(name)
-    inside = {i: c for i, c in costs.items() if function and function.holds(i.address)}
+    listed: set[Instruction] = set()
+    for function in program.named(name):
+        inside = {i: c for i, c in costs.items() if function.holds(i.address)}
+        if inside:
+            yield from page.function(function, inside)
+        listed.update(inside)
     inlined = {
-        i: c for i, c in costs.items() if i not in inside and name in program.inlined(i.address)
+        i: c for i, c in costs.items() if i not in listed and name in program.inlined(i.address)
     }
-    if function is not None and inside:
-        yield from page.function(function, inside)
     if inlined:
         yield from page.instructions(name, inlined)
-    if inside or inlined:
+    if listed or inlined:
         return
     file = next((path for path, short in files.items() if name in (path, short)), None)
     if file is not None:

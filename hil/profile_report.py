@@ -5,6 +5,7 @@ Not here: the annotated listing (profile_annotate), the flame graph (speedscope)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -141,9 +142,14 @@ def _function_table(profile: Profile, top: int) -> Table:
     _right(table, "cycles", "%", "instruc-\ntions", "cycles\neach")
     table.add_column(WAITING, overflow="fold")
     functions = by_function(profile)
+    files = short_names(where.file for where in functions if where.file)
+    counts = Counter(where.name for where in functions)
     for where in functions[:top]:
+        name = where.name
+        if counts[name] > 1 and where.file:
+            name += f" ({files[where.file]})"
         cells = _cost_cells(profile, where.cost)
-        table.add_row(Text(where.name), Text(_inlined_into(where)), *cells)
+        table.add_row(Text(name), Text(_inlined_into(where)), *cells)
     _left_out(table, [where.cost for where in functions[top:]], profile)
     return table
 
@@ -265,7 +271,12 @@ def profile_json(profile: Profile) -> dict[str, Any]:
         ],
         "between_layers": _cost_json(total(profile.between_layers)),
         "functions": [
-            {"name": w.name, "places": sorted(w.places), **_cost_json(w.cost)}
+            {
+                "name": w.name,
+                "file": w.file,
+                "places": sorted(w.places),
+                **_cost_json(w.cost),
+            }
             for w in by_function(profile)
         ],
         "lines": [

@@ -407,10 +407,10 @@ class _Collector:
 
 
 def _needed(program: Program, name: str) -> Function:
-    function = program.named(name)
-    if function is None:
+    functions = program.named(name)
+    if not functions:
         raise UsageError(f"the firmware has no function {name}; is the ELF stripped?")
-    return function
+    return functions[0]
 
 
 def _call_sites(program: Program, function: Function) -> Iterator[_Site]:

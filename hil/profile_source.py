@@ -60,10 +60,10 @@ class Program:
             return None
         return self.functions[index]
 
-    def named(self, name: str) -> Function | None:
-        """The function of that name; a compiler's suffix such as .constprop.0 may be left out."""
+    def named(self, name: str) -> list[Function]:
+        """The functions of that name; a compiler's suffix such as .constprop.0 may be left out."""
         exact = [f for f in self.functions if f.name == name]
-        return next(iter(exact or [f for f in self.functions if plain(f.name) == name]), None)
+        return exact or [f for f in self.functions if plain(f.name) == name]
 
     def read(self, address: int, size_bytes: int) -> bytes:
         """Bytes of the file that lie at an address; fewer where it holds none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from hil.profile import (
@@ -18,6 +20,7 @@ from hil.profile import (
     merged,
     total,
 )
+from hil.profile_dwarf import DebugInformation, Line
 from hil.profile_source import Function, Program
 from hil.profile_text import Sources, short_names, waits
 from hil.virtual.blocks import BlockStalls
@@ -162,6 +165,19 @@ def test_functions_are_those_of_the_source_and_the_dearest_comes_first(profile):
         ("one", {"one"}, 4),
         ("(no symbol)", {"(no symbol)"}, 1),
     ]
+
+
+def test_functions_of_one_name_are_told_apart_by_their_files(profile):
+    lines = [(0x100, 0x102, Line("a.c", 1)), (0x102, 0x104, Line("b.c", 1))]
+    program = Program(
+        functions=[Function("eval", 0x100, 0x102), Function("eval", 0x102, 0x104)],
+        _debug=DebugInformation(lines, {}),
+    )
+    profile = dataclasses.replace(profile, program=program)
+
+    found = [(where.name, where.file) for where in by_function(profile)]
+
+    assert found == [("eval", "b.c"), ("eval", "a.c"), ("(no symbol)", None)]
 
 
 def test_without_lines_a_line_is_its_function(profile):

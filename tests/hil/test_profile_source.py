@@ -60,7 +60,7 @@ def build(tmp_path_factory):
 
 
 def addresses(program, name):
-    function = program.named(name)
+    function = program.named(name)[0]
     return range(function.start, function.end, 2)
 
 
@@ -84,7 +84,7 @@ def test_an_inlined_function_is_found_with_the_line_that_calls_it(build, version
 
 def test_a_function_of_one_line_is_part_of_the_line_that_calls_it(build):
     program = read_all(build("-g"))
-    work = program.named("work")
+    work = program.named("work")[0]
     saturate = next(i for i in function_code(program, work) if i.mnemonic == "ssat")
 
     frames = program.frames(saturate.address)
@@ -96,23 +96,23 @@ def test_a_function_of_one_line_is_part_of_the_line_that_calls_it(build):
 def test_code_that_the_linker_dropped_covers_nothing(build):
     program = read_all(build("-g"))
 
-    assert program.named("dropped") is None
+    assert program.named("dropped") == []
     assert program.frames(0)[-1].line is None
     assert not any("dropped" in str(program.frames(a)) for a in range(0, 64, 2))
 
 
 def test_constants_between_instructions_are_no_instructions(build):
     program = read_all(build("-g"))
-    code = list(function_code(program, program.named("work")))
+    code = list(function_code(program, program.named("work")[0]))
 
     assert code[-1].mnemonic in ("bx", "pop", "nop")
-    assert program.constant_end(program.named("work").end - 4) is not None
+    assert program.constant_end(program.named("work")[0].end - 4) is not None
     assert all(program.read(i.address, len(i.code)) == i.code for i in code)
 
 
 def test_without_debug_information_there_are_functions_and_a_note(build):
     program = read_all(build("-g0"))
-    address = program.named("work").start
+    address = program.named("work")[0].start
 
     assert program.frames(address) == ((("work", None)),)
     assert program.note == "no source lines: built without -g"
