@@ -198,7 +198,7 @@ COUNTER_ON = """
 
 
 def cycles_of(board: Board, elf: Path) -> int:
-    return run_program(board, elf.read_bytes()).exit_code
+    return run_program(board, elf.read_bytes(), set_up=False).exit_code
 
 
 def test_wait_states_count_for_code_in_flash(assemble: Any) -> None:
@@ -214,8 +214,10 @@ def test_wait_states_count_for_code_in_flash(assemble: Any) -> None:
     movs r0, #0
     EXIT"""
     runs = [
-        run_program(NUCLEO, assemble(NUCLEO, text.format(acr=acr)).read_bytes()).cycles
-        for acr in (0x600, 0x605, 0x705)
+        run_program(
+            NUCLEO, assemble(NUCLEO, text.format(acr=acr)).read_bytes(), set_up=False
+        ).cycles
+        for elf in (assemble(NUCLEO, text.format(acr=acr)) for acr in (0x600, 0x605, 0x705))
     ]
 
     fast, slow, prefetched = runs
@@ -238,8 +240,10 @@ def test_a_loop_that_fits_costs_its_wait_states_once(assemble: Any) -> None:
     movs r0, #0
     EXIT"""
     fast, slow, uncached = (
-        run_program(NUCLEO, assemble(NUCLEO, text.format(acr=acr)).read_bytes()).cycles
-        for acr in (0x600, 0x605, 0x005)
+        run_program(
+            NUCLEO, assemble(NUCLEO, text.format(acr=acr)).read_bytes(), set_up=False
+        ).cycles
+        for elf in (assemble(NUCLEO, text.format(acr=acr)) for acr in (0x600, 0x605, 0x005))
     )
 
     assert 0 < slow - fast < 100

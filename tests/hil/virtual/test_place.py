@@ -201,14 +201,16 @@ def test_pin_changes_carry_their_cycle(place, assemble):
     elf = assemble(
         NRF,
         "start: ldr r4, =0x50000a20\nmovs r0, #1\nstr r0, [r4]\nlsls r0, r0, #8\n"
-        "ldr r4, =0x50000800\nstr r0, [r4, #8]\nnop\nnop\nnop\nstr r0, [r4, #12]\nEXIT\n",
+        "ldr r4, =0x50000800\nadds r1, #1\n"
+        "str r0, [r4, #8]\nadds r1, #1\nadds r1, #1\nadds r1, #1\n"
+        "str r0, [r4, #12]\nEXIT\n",
     )
     run_elf(place, elf)
 
     (up, port, pin, level), (down, *_, low) = place.pin_changes()
 
     assert (port, pin, level, low) == ("P1", 8, 1, 0)
-    assert down - up == 1 + 3  # the store and three NOPs
+    assert down - up == 1 + 3  # the store and three additions
 
 
 def test_semihosting_output_and_exit_code(place, compile_c):
