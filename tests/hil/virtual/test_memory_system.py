@@ -214,9 +214,7 @@ def test_wait_states_count_for_code_in_flash(assemble: Any) -> None:
     movs r0, #0
     EXIT"""
     runs = [
-        run_program(
-            NUCLEO, assemble(NUCLEO, text.format(acr=acr)).read_bytes(), set_up=False
-        ).cycles
+        run_program(NUCLEO, elf.read_bytes(), set_up=False).cycles
         for elf in (assemble(NUCLEO, text.format(acr=acr)) for acr in (0x600, 0x605, 0x705))
     ]
 
@@ -240,9 +238,7 @@ def test_a_loop_that_fits_costs_its_wait_states_once(assemble: Any) -> None:
     movs r0, #0
     EXIT"""
     fast, slow, uncached = (
-        run_program(
-            NUCLEO, assemble(NUCLEO, text.format(acr=acr)).read_bytes(), set_up=False
-        ).cycles
+        run_program(NUCLEO, elf.read_bytes(), set_up=False).cycles
         for elf in (assemble(NUCLEO, text.format(acr=acr)) for acr in (0x600, 0x605, 0x005))
     )
 
