@@ -19,8 +19,8 @@ import scipy.optimize
 Vector = npt.NDArray[np.float64]
 
 MAX_STEPS = 8
-_LINEAR = 2e-3  # weighted residuals that differ by less from the linear forecast agree with it
-_STEP = 1 / 16  # of a constant's range, for derivatives: far above the model's rounding
+_LINEAR = 4e-3  # weighted residuals that differ by less from the linear forecast agree with it
+_STEP = 1 / 2  # of a constant's range, for derivatives: what is rounded must not matter
 _RANK = 1e-3  # of the largest diagonal element: smaller ones are zero but for rounding
 
 
