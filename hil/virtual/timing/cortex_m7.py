@@ -85,14 +85,8 @@ class _Passage:
         """Lets the next instruction of the block issue."""
         ready, made_by, read_at = self._operands_ready(wants)
         fetches = self._fetches(instruction)
-        paired = (
-            self.open_to is not None
-            and not wants.alone
-            and not self.open_to & wants.uses
-            and ready <= self.now
-            and fetches <= self.queued
-        )
         before = self.now
+        paired = ready <= before and fetches <= self.queued and self._may_pair(wants)
         if paired:
             cycle = before
         else:
@@ -130,6 +124,14 @@ class _Passage:
                 latest, made_by, read_at = ready, _BY_STORE, units.LATE
         return latest, made_by, read_at
 
+    def _may_pair(self, wants: Demand) -> bool:
+        """Whether the instruction before leaves it a place and the units it needs."""
+        if self.open_to is None or wants.alone or self.open_to & wants.uses:
+            return False
+        if self.open_to & units.EX2_SHIFTER and wants.uses & units.SHIFT:
+            return self._is_early(wants, self.now, paired=True)
+        return True
+
     def _fetches(self, instruction: Instruction) -> int:
         """Doublewords that must be fetched before this instruction can issue."""
         offset = instruction.address & 7
@@ -157,12 +159,12 @@ class _Passage:
                     del self.stored[address]
         if wants.stores is not None:
             self.stored[wants.stores] = cycle
-        if paired or wants.alone:
-            self.open_to = None
-        elif 1 <= cycle - last_mac <= AFTER_MAC_CYCLES:
-            self.open_to = wants.blocks | wants.after_mac
-        else:
-            self.open_to = wants.blocks
+        self.open_to = None if paired or wants.alone else wants.blocks
+        if self.open_to is not None:
+            if 1 <= cycle - last_mac <= AFTER_MAC_CYCLES:
+                self.open_to |= wants.after_mac
+            if wants.uses & units.SHIFT and not early:
+                self.open_to |= units.EX2_SHIFTER
 
     def _is_early(self, wants: Demand, cycle: int, paired: bool) -> bool:
         """Whether an ALU operation goes through the early ALU."""

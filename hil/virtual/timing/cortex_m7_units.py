@@ -116,7 +116,8 @@ LATENCIES = (
     FP_MOVE,
     FP_MAC,
     EX1_SHIFTER,
-) = (1 << bit for bit in range(14))
+    EX2_SHIFTER,  # L: one in each of the stages; a shift that is not early needs this one
+) = (1 << bit for bit in range(15))
 ANY_BANK = EVEN_BANK | ODD_BANK
 _SHARED = SHIFT | FP_MOVE | FP_MAC  # both may use these; J: two shifts are a pair
 

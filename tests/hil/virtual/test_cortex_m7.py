@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hil.virtual.timing import CoreTiming, model_id
@@ -239,6 +239,14 @@ def test_waiting_has_a_cause(assembled):
     assert causes == [(1, "load-use", 1), (3, "result", 1)]
 
 
+def test_of_two_shifts_one_needs_its_operand_early(assembled):
+    """L: one shifter in EX1, one in EX2."""
+    pair, late = "lsr.w r3, r3, #2\nlsr.w r4, r4, #2", "eor.w r3, r3, r5\neor.w r4, r4, r5\n"
+
+    assert passed(assembled(pair)).total == 1
+    assert passed(assembled(late + pair)).total == 3
+
+
 def test_addresses_are_needed_early(assembled):
     block = assembled("and.w r3, r4, r5\nldr.w r6, [r3]\nldr.w r6, [r6]")
 
@@ -319,6 +327,7 @@ def program(assembled, choices):
     return block
 
 
+@settings(deadline=None)
 @given(choices=programs, cut=st.integers(1, 23))
 def test_cutting_a_block_anywhere_changes_nothing(assembled, choices, cut):
     block = program(assembled, choices)
@@ -332,6 +341,7 @@ def test_cutting_a_block_anywhere_changes_nothing(assembled, choices, cut):
         assert whole.after == back.after
 
 
+@settings(deadline=None)
 @given(choices=programs)
 def test_no_more_than_two_instructions_a_cycle(assembled, choices):
     block = program(assembled, choices)
