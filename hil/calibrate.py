@@ -15,7 +15,7 @@ from hil.board import Board
 from hil.build import Firmware, build
 from hil.errors import FirmwareMismatch, WireError
 from hil.lab import Place
-from hil.microbenchmarks import IMAGES_DIR, Microbenchmark, write_image_folder
+from hil.microbenchmarks import Microbenchmark, image_folder
 from hil.session import booted
 from hil.wire import CHUNK_BYTES, Data, encode, parse_line
 
@@ -49,8 +49,7 @@ class Reading:
 
 def build_image(board: Board) -> Image:
     """The calibration firmware of a board, built if it is not there yet."""
-    folder = IMAGES_DIR / board.id
-    benchmarks = write_image_folder(board, folder)
+    folder, benchmarks = image_folder(board)
     return Image(board, build(folder, board), tuple(benchmarks))
 
 

@@ -7,9 +7,11 @@ memory. This file reads the tables, chooses what a board can run, and writes a f
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from typing import Any
 import jinja2
 
 from hil.board import BOARDS_DIR, Board, Memory
+from hil.build import forget_oldest
 from hil.errors import UsageError
 from hil.tables import read_toml, table_to_dataclass
 
 TABLES_DIR = BOARDS_DIR.parent / "firmware" / "calibration"
 IMAGES_DIR = BOARDS_DIR.parent / "build" / "calibration"
+KEPT_IMAGES = 12
 CORE_RAM = "core"  # the name in the tables for RAM that the core reaches without waiting
 
 _COPIED = ("calibration.c", "calibration.h")
@@ -118,13 +122,31 @@ def microbenchmarks(board: Board) -> list[Microbenchmark]:
     ]
 
 
-def write_image_folder(board: Board, folder: Path) -> list[Microbenchmark]:
-    """Writes the folder that `hil.build` compiles; returns what it holds, in the table's order."""
+def image_folder(board: Board, images_dir: Path = IMAGES_DIR) -> tuple[Path, list[Microbenchmark]]:
+    """The folder that `hil.build` compiles, written unless it is there, and what it holds.
+
+    Its name has a hash of its content: several processes may ask for it at once.
+    """
     found = microbenchmarks(board)
+    files = _image_files(board, found)
+    digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
+    folder = images_dir / f"{board.id}-{digest}"
+    images_dir.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        partial = Path(tempfile.mkdtemp(dir=images_dir, suffix=".partial"))
+        for name, text in files.items():
+            (partial / name).write_text(text, encoding="utf-8")
+        try:
+            partial.rename(folder)
+        except OSError:  # another process was quicker
+            shutil.rmtree(partial)
+    forget_oldest(images_dir, KEPT_IMAGES)
+    return folder, found
+
+
+def _image_files(board: Board, found: list[Microbenchmark]) -> dict[str, str]:
+    """Name and text of every file of an image's folder."""
     space = _Space.of(board, {b.data for b in found} | {b.code for b in found})
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _COPIED:
-        shutil.copyfile(TABLES_DIR / name, folder / name)
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TABLES_DIR),
         trim_blocks=True,
@@ -142,15 +164,16 @@ def write_image_folder(board: Board, folder: Path) -> list[Microbenchmark]:
             for copies in benchmark.row.copies
         ],
     )
-    (folder / "microbenchmarks.S").write_text(source, encoding="utf-8")
-    (folder / "calibration_sizes.h").write_text(space.header(len(found)), encoding="utf-8")
     manifest = {
         "model": {"name": "calibration"},
         "engine": "none",
         "build": {"flags": ["-O2"], "source_dirs": [], "include_dirs": [], "libraries": []},
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    return found
+    return {name: (TABLES_DIR / name).read_text(encoding="utf-8") for name in _COPIED} | {
+        "microbenchmarks.S": source,
+        "calibration_sizes.h": space.header(len(found)),
+        "manifest.json": json.dumps(manifest, indent=2) + "\n",
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +223,9 @@ class _Space:
             f"#define CALIBRATION_ARENA_BYTES {self.arena_to - self.core_data}u\n"
             f"#define CALIBRATION_ARENA_FROM 0x{self.core_data:08x}u\n"
             f"#define CALIBRATION_ARENA_TO 0x{self.arena_to:08x}u\n"
+            f"#define CALIBRATION_CORE_CODE 0x{self.core_code[1]:08x}u\n"
+            f"#define CALIBRATION_CORE_CODE_BYTES {_CORE_CODE_BYTES}u\n"
+            f"#define CALIBRATION_ROOM_BYTES {_ROOM_BYTES}u\n"
         )
 
     def run_at(self, label: str, code: str) -> tuple[str, int]:

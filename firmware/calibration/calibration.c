@@ -30,11 +30,28 @@ const model_info_t model_info = {
     .arena_bytes = sizeof model_arena,
 };
 
+/* Whether the memory that a routine is copied to has room for it. */
+static bool fits(const calibration_routine_t *routine)
+{
+    bool is_core_code = routine->copy_to == CALIBRATION_CORE_CODE;
+    return routine->copy_to == 0 ||
+           routine->bytes <= (is_core_code ? CALIBRATION_CORE_CODE_BYTES : CALIBRATION_ROOM_BYTES);
+}
+
 const char *model_init(void)
 {
     const uint8_t *end = model_arena + sizeof model_arena;
-    bool inside = CALIBRATION_ARENA_FROM >= (uintptr_t)model_arena && CALIBRATION_ARENA_TO <= (uintptr_t)end;
-    return inside ? NULL : "the arena does not hold the memory that the micro-benchmarks use";
+    if (CALIBRATION_ARENA_FROM < (uintptr_t)model_arena || CALIBRATION_ARENA_TO > (uintptr_t)end) {
+        return "the arena does not hold the memory that the micro-benchmarks use";
+    }
+    for (uint32_t i = 0; i < CALIBRATION_BENCHMARKS; i++) {
+        for (uint32_t length = 0; length < LENGTHS; length++) {
+            if (!fits(&calibration_routines[i][length])) {
+                return "a routine is larger than the memory that it should be copied to";
+            }
+        }
+    }
+    return NULL;
 }
 
 model_io_t model_input(uint32_t index)

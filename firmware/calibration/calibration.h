@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "calibration_sizes.h" /* CALIBRATION_BENCHMARKS, CALIBRATION_ARENA_{BYTES,FROM,TO} */
+#include "calibration_sizes.h" /* how many there are, and where what of them lies */
 
 /* One routine: `turns` times its copies of the body; returns the cycles between its two readings of the counter. */
 typedef uint32_t (*calibration_routine_fn)(uint32_t turns, uint8_t *data, volatile uint32_t *cycle_counter);
