@@ -76,7 +76,9 @@ def profile(
 ) -> None:
     """Show where the cycles go: by layer, function, source line and instruction.
 
-    Of a model the inference that hil bench measures, to the cycle; of an ELF the whole run.
+    Of a model one of the inferences that hil bench measures, to the cycle; of an ELF the whole run.
+    Columns: "each" is cycles per execution (0.00: issued beside the instruction before), "waits"
+    is what part of the row's cycles was waiting, and for what.
     """
     from hil.profile_report import VIEWS
 

@@ -31,6 +31,7 @@ from hil.profile_text import Sources, per, share, short_names, waits
 HOT, WARM = 0.05, 0.01  # of the listed cycles: from here on a row stands out
 COLD = 0.002  # a block below that is left out, unless everything is asked for
 AROUND = 2  # lines shown around those that ran, in the listing of a file
+WAITING_COLUMNS = 20
 NARROWEST = 80  # columns that a row has at least
 MOST_NAMES = 30  # in the message for a name that did not run
 
@@ -170,8 +171,8 @@ class _Page:
             yield self._hidden(hidden, hidden_instructions, whole)
 
     def _hidden(self, cost: Cost, count: int, whole: Cost) -> Text:
-        ran = "hardly cost anything" if cost.executions else "never ran"
-        text = f"{count:>8,}  instructions that {ran}"
+        ran = "cost hardly anything" if cost.executions else "never ran"
+        text = f"{count:>8,}  that {ran}"
         return Text("\n").append(self._row(Cost(0, cost.units, cost.stalls), whole, text, "dim"))
 
     def _source(self, frames: tuple[Frame, ...]) -> Text:
@@ -228,8 +229,11 @@ class _Page:
         if cost.executions:
             executions, each = f"{cost.executions:,}", per(cost.cycles, cost.executions)
         executions = f"{executions:>10} " if with_executions else ""
+        waiting = waits(cost)
+        if len(waiting) > WAITING_COLUMNS:
+            waiting = waits(cost, most=1)
         row = Text(
-            f"{percent:>5} {cycles:>11} {executions}{each:>6}  {waits(cost):<20} {text}",
+            f"{percent:>5} {cycles:>11} {executions}{each:>6}  {waiting:<{WAITING_COLUMNS}} {text}",
             style=style,
         )
         row.truncate(max(self.width, NARROWEST), overflow="ellipsis")
@@ -241,7 +245,9 @@ def _columns(*headings: str) -> Text:
     *numbers, last = headings
     widths = {"executed": 10, "each": 6, "address": 8, "line": 5}
     middle = " ".join(f"{heading:>{widths[heading]}}" for heading in numbers)
-    text = f"{'%':>5} {'cycles':>11} {middle}  {'waits, %':<20} {last:>{widths[last]}}"
+    text = (
+        f"{'%':>5} {'cycles':>11} {middle}  {'waits, %':<{WAITING_COLUMNS}} {last:>{widths[last]}}"
+    )
     return Text(text, style="bold")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import Builder
+from graphs import Builder, random_quant
+from model_runner import build_library
 
 from codegen import ir
 from codegen.export_tflite import export_tflite
@@ -17,8 +19,9 @@ from hil.bench import measure_model
 from hil.board import board_ids, get_board
 from hil.errors import HilError, UsageError
 from hil.profile import BETWEEN, ONE_CYCLE, instruction_costs, merged, total
+from hil.profile_collect import counts_of
 from hil.profile_report import profile_json
-from hil.profile_run import PROFILED, ProfiledPlace, counts_of, profile_elf, profile_model
+from hil.profile_run import PROFILED, ProfiledPlace, profile_elf, profile_model
 from hil.running import run_elf
 from hil.speedscope import speedscope
 from hil.virtual.place import VirtualPlace
@@ -169,6 +172,24 @@ def test_what_engines_share_is_split_between_their_layers(tflite):
     shared = set(profile.layers[0].costs) & set(profile.layers[1].costs)
     assert shared
     assert total(profile.layers[0].costs).cycles > 2 * total(profile.layers[1].costs).cycles
+
+
+@pytest.mark.slow
+def test_the_layers_of_tflm_are_those_that_it_reports(tmp_path, monkeypatch):
+    stand_in = Path(__file__).resolve().parents[1] / "support" / "tflm_stub"
+    include_dirs = (stand_in / "include",)
+    library = build_library(stand_in / "library.cc", include_dirs, tmp_path / "libtflm.a")
+    lab = tmp_path / "lab.toml"
+    lab.write_text(f'[tflm]\nlibrary = "{library}"\ninclude_dirs = ["{include_dirs[0]}"]\n')
+    monkeypatch.setenv("HIL_LAB", str(lab))
+    b = Builder(np.random.default_rng(7), name="relu")
+    x = b.input((1, 32), random_quant(b.rng, scale=0.5, zero_point=0))
+
+    profile, record = profile_model(export_tflite(b.graph([b.relu(x)])), "relu", NRF, engine="tflm")
+
+    assert [layer.op for layer in profile.layers] == ["RELU"]
+    assert profile.cycles == record.latency_cycles.samples[PROFILED]
+    assert total(profile.layers[0].costs).cycles > 0.7 * profile.cycles
 
 
 def test_the_flame_graph_has_every_cycle_and_the_shape_that_speedscope_reads(measured):
