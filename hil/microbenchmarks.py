@@ -49,6 +49,7 @@ class Row:
     cycles: float | None = None
     setup: str = ""
     after: str = ""
+    functions: str = ""
     copies: tuple[int, ...] = (8, 24)
     turns: int = 20
     cold: bool = False
@@ -252,6 +253,7 @@ def _routine(row: Row, copies: int) -> dict[str, Any]:
         "setup": _lines(row.setup),
         "body": _lines(row.body),
         "after": _lines(row.after),
+        "functions": _lines(row.functions),
         "copies": copies,
     }
 
