@@ -49,8 +49,8 @@ CAUSES = {
     BRANCH: "the pipeline refills behind a taken branch",
     "target alignment": "the branch's target is no whole word",
     MISPREDICTION: "the branch went another way than predicted",
-    CODE: "wait states of the code's memory, misses of its cache",
-    DATA: "wait states of the data's memory, misses of its cache; shared in each block evenly",
+    CODE: "instructions, from their memory or its cache",
+    DATA: "loads and stores, memory or its cache; shared evenly in a block",
     DIVIDE: "the operands need longer than the shortest divide",
     UNALIGNED: "loads and stores at unaligned addresses",
 }
@@ -345,7 +345,7 @@ class Decoded(NamedTuple):
     @property
     def text(self) -> str:
         """As an assembler would read it."""
-        return f"{self.mnemonic:<7} {self.operands}".rstrip()
+        return f"{self.mnemonic} {self.operands}".rstrip()
 
 
 @lru_cache(maxsize=1 << 16)

@@ -208,7 +208,7 @@ class _Page:
             if len(value) == 4:
                 operands = item.operands[: literal.start()]
                 return f"{item.mnemonic:<7} {operands}=0x{int.from_bytes(value, 'little'):x}"
-        return item.text
+        return f"{item.mnemonic:<7} {item.operands}".rstrip()
 
     def _row(
         self,

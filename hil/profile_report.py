@@ -34,6 +34,7 @@ SCHEMA = 1
 
 View = Literal["layer", "memory", "function", "line", "instruction"]
 WAITING = "waits, %"
+NARROW = 100  # columns that have room for the line of an instruction
 WIDE = 110  # columns that have room for the op of a layer
 VIEWS: tuple[View, ...] = get_args(View)
 
@@ -47,7 +48,7 @@ def profile_tables(
         "memory": lambda: _memory_table(profile),
         "function": lambda: _function_table(profile, top),
         "line": lambda: _line_table(profile, top, sources, width),
-        "instruction": lambda: _instruction_table(profile, top),
+        "instruction": lambda: _instruction_table(profile, top, width),
     }
     empty = {"layer": not profile.is_model, "memory": not profile.memories}
     shown = [view for view in views if not empty.get(view)]
@@ -183,11 +184,12 @@ def _line_table(profile: Profile, top: int, sources: Sources, width: int) -> Tab
     return table
 
 
-def _instruction_table(profile: Profile, top: int) -> Table:
+def _instruction_table(profile: Profile, top: int, width: int) -> Table:
     table = _table("by instruction")
     table.add_column("address", justify="right", no_wrap=True)
     table.add_column("instruction", no_wrap=True)
-    table.add_column("line", no_wrap=True)
+    if width >= NARROW:
+        table.add_column("line", no_wrap=True)
     _right(table, "executed", "cycles", "%", "cycles\neach")
     table.add_column(WAITING, overflow="fold")
     order = sorted(profile.costs.items(), key=lambda item: (-item[1].units, item[0]))
@@ -197,7 +199,7 @@ def _instruction_table(profile: Profile, top: int) -> Table:
         table.add_row(
             f"{instruction.address:x}",
             Text(decoded(instruction).text),
-            Text(_place(frame.line, names) or frame.function),
+            *([Text(_place(frame.line, names) or frame.function)] if width >= NARROW else []),
             f"{cost.executions:,}",
             _cycles(cost.units),
             share(cost.cycles, profile.cycles),
@@ -212,7 +214,8 @@ def _left_out(table: Table, costs: Sequence[Cost], profile: Profile) -> None:
     """A last row for what is not shown."""
     if costs:
         cells = [""] * len(table.columns)
-        cells[0] = f"{len(costs):,} more"
+        first_text = next(n for n, column in enumerate(table.columns) if column.justify == "left")
+        cells[first_text] = f"{len(costs):,} more"
         units = sum(cost.units for cost in costs)
         headings = [str(column.header) for column in table.columns]
         cells[headings.index("cycles")] = _cycles(units)
@@ -287,7 +290,7 @@ def profile_json(profile: Profile) -> dict[str, Any]:
                 "layer": name,
                 "address": instruction.address,
                 "code": instruction.code.hex(),
-                "text": " ".join(decoded(instruction).text.split()),
+                "text": decoded(instruction).text,
                 "frames": [_frame_json(frame) for frame in program.frames(instruction.address)],
                 **_cost_json(cost),
             }
