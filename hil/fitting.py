@@ -75,7 +75,7 @@ def fit(
     for _ in range(MAX_STEPS):
         step = problem.step(x, differences, jacobian, free)
         forecast = differences + jacobian @ step
-        x = x + step
+        x = np.clip(x + step, problem.lower, problem.upper)  # a rounding error beyond them
         differences = problem.differences(x)
         if np.max(np.abs(differences - forecast), initial=0.0) < _LINEAR:
             break
