@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from hil import cli_timing
 from hil.board import board_ids, get_board, with_constants
 from hil.board_timing import read_overrides
-from hil.calibrate import Image, Reading, Twin, build_image
+from hil.calibrate import Image, Reading, Twin, build_image, measure
 from hil.calibration import calibrated, fit_constants
 from hil.cli import app
 from hil.fitting import Parameter, fit
 from hil.microbenchmarks import microbenchmarks
+from hil.virtual.place import VirtualPlace
 
 M4_BOARDS = [b for b in board_ids() if get_board(b).mcu.core == "cortex-m4"]
 M7_BOARDS = [b for b in board_ids() if get_board(b).mcu.core == "cortex-m7"]
@@ -72,19 +73,33 @@ def test_every_expected_number_of_cycles_has_a_source() -> None:
         assert all(row.source for row in rows.values() if row.cycles is not None)
 
 
-def recovers(board_id: str, seed: int) -> None:
-    """Constants anywhere in the middle of their bounds are found back from what was measured."""
-    board, image = get_board(board_id), image_of(board_id)
+def changed_constants(board_id: str, seed: int) -> dict[str, float]:
+    """Anywhere in the lower half of their bounds."""
     random = np.random.default_rng(seed)
-    true = {
-        name: float(random.uniform(0.05, 0.5) * constant.upper)
-        for name, constant in board.timing.constants().items()
-    }
-    assert true
+    constants = get_board(board_id).timing.constants()
+    assert constants
+    return {name: float(random.uniform(0.05, 0.5) * c.upper) for name, c in constants.items()}
+
+
+def recovers(board_id: str, seed: int) -> None:
+    """What the constants were changed to is found back from what was measured then."""
+    board, image = get_board(board_id), image_of(board_id)
+    true = changed_constants(board_id, seed)
 
     found = fit_constants(image, Twin(image).measure(with_constants(board, true)))
 
     assert not found.undetermined
+    assert found.values == pytest.approx(true, rel=RECOVERED)
+
+
+@pytest.mark.parametrize("board_id", M4_BOARDS)
+def test_the_fit_finds_the_constants_of_a_board_behind_a_serial_port(board_id: str) -> None:
+    board, image = get_board(board_id), image_of(board_id)
+    true = changed_constants(board_id, 100)
+
+    with VirtualPlace(with_constants(board, true)) as place:
+        found = fit_constants(image, measure(place, image))
+
     assert found.values == pytest.approx(true, rel=RECOVERED)
 
 
