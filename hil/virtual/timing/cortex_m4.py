@@ -78,6 +78,7 @@ _ACCESS = {
     "fp_store_multiple": "stores",
 }
 _NONE: frozenset[str] = frozenset()
+_FIRST_OF_RAM = 0x2000_0000  # the code buses serve what lies below [T]
 
 # Extra cycles of a load, [log2 of its bytes][address modulo 8]: an unaligned one is split into
 # aligned ones [T]. Those of a store lie behind the write buffer.
@@ -89,6 +90,7 @@ class Left(NamedTuple):
 
     overlaps: bool = False  # a single load: the address of the next access goes out with its data
     loaded: frozenset[str] = _NONE  # but not an address that needs one of these
+    bus: str = ""  # nor one on another bus than this
     stored: bool = False  # a store's data phase is under way: a load has to wait for it
     late: frozenset[str] = _NONE  # registers that no address can be formed with yet
     held: bool = False  # took several cycles: the prefetcher did not look past it
@@ -120,6 +122,7 @@ class Step(NamedTuple):
     cycles: int
     access: str  # "load", "store" (single: they overlap), "loads", "stores", or none
     addresses: frozenset[str]
+    bus: str  # of the access
     fpu_needs: frozenset[str] | None  # FPU registers it reads first; None: not for the FPU
     fpu_cycles: int
     fpu_late: frozenset[str]
@@ -231,6 +234,8 @@ def _start(step: Step, pipe: Pipeline) -> tuple[int, int, str]:
             earliest = start = -1
             if step.addresses & left.loaded:  # [T]
                 start, cause = 0, "load-use"
+            elif step.bus != left.bus:  # accesses to different memories do not overlap [J, M]
+                start, cause = 0, "bus"
         if left.stored and step.access in ("load", "loads"):  # nothing overlaps a store [T, J, M]
             start, cause = 1, "store"
         if step.addresses & left.late:  # not forwarded to the address adder [T]
@@ -325,11 +330,15 @@ def _step(instruction: Instruction) -> Step:
         if kind == "fp_mac":  # the addend is read a cycle later [G]
             fpu_needs -= instruction.writes
     late = name in _FPU_LATE or kind in _FPU_CYCLES
+    # literals lie in the code's memory; what else is accessed is taken to be in RAM
+    in_code = instruction.is_literal and instruction.address < _FIRST_OF_RAM
+    bus = "code" if in_code else "system"
     branch = _branch(instruction)
     return Step(
         cycles,
         access,
         instruction.addresses,
+        bus,
         fpu_needs,
         _FPU_CYCLES.get(kind, 1),
         instruction.writes if late else _NONE,
@@ -341,6 +350,7 @@ def _step(instruction: Instruction) -> Step:
         Left(
             overlaps=access == "load" and not instruction.writes & {"pc", "sp"},
             loaded=instruction.writes if access == "load" else _NONE,
+            bus=bus,
             stored=access == "store" and cycles == 1,
             late=_late_for_addresses(instruction, access),
             held=cycles > 1 or bool(access) or bool(branch),

@@ -107,6 +107,8 @@ def test_accesses_overlap(cycles, text, total):
         ("adds r1, #4; nop; ldr r0, [r1]", 2),
         ("adds r1, #4; str r1, [r2]", 1),  # data is forwarded
         ("str r0, [r1], #4; str r2, [r1], #4", 2),
+        ("ldr r0, [pc, #8]; ldr r1, [pc, #8]", 1),
+        ("ldr r0, [pc, #8]; ldr r1, [sp]", 2),  # on different buses: no overlap
         ("str r0, [r1]; str r2, [r3]", 1),
         ("str r0, [r1]; ldr r2, [r3]", 3),  # nothing overlaps a store
         ("str r0, [r1]; adds r3, #1; ldr r2, [r4]", 2),
