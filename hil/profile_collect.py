@@ -8,11 +8,9 @@ cycles are those that the board's own counter shows, to the last one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
-
-from unicorn import arm_const, unicorn_const
+from typing import Literal, NamedTuple
 
 from hil.board import Board
 from hil.errors import UsageError
@@ -89,35 +87,6 @@ class _Segment(NamedTuple):
     costs: Mapping[Instruction, Cost]
 
 
-class _Watches:
-    """Calls back when a core is about to execute an instruction; costs the program nothing."""
-
-    def __init__(self, cpu: Cpu) -> None:
-        self._engine = cpu._engine
-        self._hooks: list[Any] = []
-
-    def add(self, address: int, callback: Callable[[], None]) -> None:
-        """Before the program is loaded: code that was translated is not watched."""
-
-        def reached(engine: object, address: int, size: int, data: None) -> None:
-            callback()
-
-        self._hooks.append(
-            self._engine.hook_add(unicorn_const.UC_HOOK_CODE, reached, None, address, address)
-        )
-
-    def clear(self) -> None:
-        """Forgets all."""
-        for hook in self._hooks:
-            self._engine.hook_del(hook)
-        self._hooks.clear()
-
-    def register(self, name: str) -> int:
-        """Value of a core register, named as capstone does."""
-        value: int = self._engine.reg_read(getattr(arm_const, f"UC_ARM_REG_{name.upper()}"))
-        return value
-
-
 class Collector:
     """Takes the counts at the calls of one inference, and makes a profile of them.
 
@@ -130,7 +99,6 @@ class Collector:
         self._core = board.mcu.core
         self._run_number = run_number
         self._elf = b""
-        self._watches: _Watches | None = None
         self._runs = 0
         self._marks: list[tuple[_Site | None, Counts]] = []
         self._memories: list[tuple[MemoryUse, ...]] = []  # at the start and the end
@@ -140,9 +108,7 @@ class Collector:
 
     def prepare(self, cpu: Cpu, elf: bytes) -> None:
         """Before a firmware is flashed: watches its calls."""
-        if self._watches is not None:
-            self._watches.clear()
-        self._watches = watches = _Watches(cpu)
+        cpu.forget_watches()
         self._elf, self._runs, self._marks, self._is_running = elf, 0, [], False
         symbols = read_program(elf, ())
         self._window = _needed(symbols, WINDOW)
@@ -150,7 +116,7 @@ class Collector:
         call = next(i for i in function_code(symbols, self._window) if i.mnemonic == "blx")
 
         def window_calls() -> None:
-            if watches.register(call.operands) & ~1 == model_run.start:
+            if cpu.register(call.operands) & ~1 == model_run.start:
                 self._runs += 1
                 self._is_running = self._runs == self._run_number
                 self._depth = 0
@@ -164,16 +130,16 @@ class Collector:
                 self._marks.append((None, counts_of(cpu)))
                 self._memories.append(memories_of(cpu))
 
-        watches.add(call.address, window_calls)
-        watches.add(call.address + len(call.code), window_returns)
+        cpu.watch(call.address, window_calls)
+        cpu.watch(call.address + len(call.code), window_returns)
         begin, end = (_method(symbols, REPORTER, name) for name in ("BeginEvent", "EndEvent"))
         if begin is not None and end is not None:
-            watches.add(begin.start, partial(self._began, cpu, _Site(begin.start, (), None)))
-            watches.add(end.start, partial(self._ended, cpu))
+            cpu.watch(begin.start, partial(self._began, cpu, _Site(begin.start, (), None)))
+            cpu.watch(end.start, partial(self._ended, cpu))
             return
         program = read_program(elf, range(model_run.start, model_run.end, 2))
         for site in _call_sites(program, model_run):
-            watches.add(site.address, partial(self._called, cpu, site))
+            cpu.watch(site.address, partial(self._called, cpu, site))
 
     def _began(self, cpu: Cpu, site: _Site) -> None:
         """An operator of TFLM reports; what it reports inside belongs to it."""

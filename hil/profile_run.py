@@ -37,14 +37,6 @@ PROCEDURE = dataclasses.replace(STANDARD, layers=True)
 PROFILED = PROCEDURE.repeats // 2  # which of the measured inferences
 
 
-class _Server(Server):
-    """A board's server whose core can be asked for more than the control channel gives."""
-
-    @property
-    def cpu(self) -> Cpu:
-        return self._cpu
-
-
 class ProfiledPlace(VirtualPlace):
     """A virtual board in this process, so that its counts can be read while it runs.
 
@@ -63,7 +55,7 @@ class ProfiledPlace(VirtualPlace):
         self._lock = threading.Lock()
         self._received = b""
         self._control, self._theirs = socket.socketpair()
-        self._server = _Server(board)
+        self._server = Server(board)
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
         self.port = json.loads(self._control.makefile().readline())["port"]
@@ -88,6 +80,7 @@ class ProfiledPlace(VirtualPlace):
             self.stop()
             self._control.close()
             self._thread.join()
+            self._server.close()
 
     def _serve(self) -> None:
         with self._theirs:

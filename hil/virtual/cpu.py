@@ -135,6 +135,7 @@ class Cpu:
         self._hook(unicorn_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_write)
         invalid = unicorn_const.UC_HOOK_MEM_UNMAPPED | unicorn_const.UC_HOOK_MEM_FETCH_PROT
         self._hook(invalid, self._on_unmapped)
+        self._watches: list[int] = []
         self._image: Image | None = None
         self._exact_pc: int | None = None  # the current block starts at this reading instruction
         self._exact_from = 0  # and the bus has had so many accesses then
@@ -248,6 +249,31 @@ class Cpu:
     def stop_requested(self) -> bool:
         """Whether the run is being given up; a console that waits for its host returns then."""
         return self._stop_requested.is_set()
+
+    def watch(self, address: int, callback: Callable[[], None]) -> None:
+        """Calls back before each execution of the instruction at an address; takes no cycles.
+
+        To be called before the image is loaded: code that was translated is not watched. In the
+        callback the block that holds the instruction is counted as a whole.
+        """
+
+        def reached(engine: Uc, address: int, size: int, data: None) -> None:
+            callback()
+
+        self._watches.append(
+            self._engine.hook_add(unicorn_const.UC_HOOK_CODE, reached, None, address, address)
+        )
+
+    def forget_watches(self) -> None:
+        """Ends all calls of `watch`."""
+        for hook in self._watches:
+            self._engine.hook_del(hook)
+        self._watches.clear()
+
+    def register(self, name: str) -> int:
+        """Value of a register of the stopped or watched core, named as capstone does."""
+        value: int = self._engine.reg_read(getattr(arm, f"UC_ARM_REG_{name.upper()}"))
+        return value
 
     def edge_runs(self) -> list[EdgeRun]:
         """Every way from block to block that ran since the image was loaded, for a profiler."""

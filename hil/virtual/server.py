@@ -35,13 +35,17 @@ class Server:
 
     def __init__(self, board: Board) -> None:
         self._pty = Pty()
-        self._cpu = Cpu(board, self._pty)
-        self._pty.stops_waiting = lambda: self._cpu.stop_requested
+        self.cpu = Cpu(board, self._pty)
+        self._pty.stops_waiting = lambda: self.cpu.stop_requested
         self._pty.on_match = self._matched
         self._thread: threading.Thread | None = None
         self._stop: Stop | None = None
         self._failure: HilError | None = None
         self._was_matched = False
+
+    def close(self) -> None:
+        """Closes the serial port, once `serve` has returned and the core has stopped."""
+        self._pty.close()
 
     def serve(self, control: socket.socket) -> None:
         """Answers requests until the channel closes or asks to quit."""
@@ -76,19 +80,19 @@ class Server:
         return answer
 
     def _do_load(self, request: dict[str, Any]) -> dict[str, Any]:
-        image = load_elf(read_elf(Path(request["path"])), self._cpu.memory)
+        image = load_elf(read_elf(Path(request["path"])), self.cpu.memory)
         self._give_up_run()
         self._pty.start_program(request["until"].encode())
         self._was_matched = False
-        self._cpu.load(image)
+        self.cpu.load(image)
         self._start_run()
         return {}
 
     def _do_reset(self, request: dict[str, Any]) -> dict[str, Any]:
         self._give_up_run()
         self._pty.start_program(b"")
-        self._cpu.fault_text = None
-        self._cpu.reset()
+        self.cpu.fault_text = None
+        self.cpu.reset()
         self._start_run()
         return {}
 
@@ -104,7 +108,7 @@ class Server:
             state |= {"cycles": None, "instructions": None}
             if state["state"] != "running":
                 try:
-                    total = self._cpu.clock.total()
+                    total = self.cpu.clock.total()
                     state |= {"cycles": total.cycles, "instructions": total.instructions}
                 except HilError as error:  # the cost of an instruction is not known
                     state["fault"] = state["fault"] or str(error)
@@ -113,7 +117,7 @@ class Server:
     def _do_pins(self, request: dict[str, Any]) -> dict[str, Any]:
         """Pin changes from number `first` on; at most MAX_PIN_CHANGES_SENT at once."""
         first = int(request["first"])
-        changes = list(self._cpu.pin_changes)[first : first + MAX_PIN_CHANGES_SENT]
+        changes = list(self.cpu.pin_changes)[first : first + MAX_PIN_CHANGES_SENT]
         return {"changes": changes}
 
     def _state(self) -> str:
@@ -128,27 +132,27 @@ class Server:
         ]
 
     def _fault(self) -> str | None:
-        return str(self._failure) if self._failure is not None else self._cpu.fault_text
+        return str(self._failure) if self._failure is not None else self.cpu.fault_text
 
     def _matched(self) -> None:
         self._was_matched = True
-        self._cpu.stop()
+        self.cpu.stop()
 
     def _start_run(self) -> None:
         self._stop = self._failure = None
-        self._cpu.allow_run()
+        self.cpu.allow_run()
         self._thread = threading.Thread(target=self._run, name="core", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._stop = self._cpu.run()
+            self._stop = self.cpu.run()
         except HilError as failure:
             self._failure = failure
 
     def _give_up_run(self) -> None:
         while self._thread is not None and self._thread.is_alive():
-            self._cpu.stop()  # again: one that comes just before the engine starts is lost
+            self.cpu.stop()  # again: one that comes just before the engine starts is lost
             self._pty.wake()
             self._thread.join(_STOP_RETRY_S)
 

@@ -50,6 +50,11 @@ class Pty:
         self._until, self._tail = until, b""
         self.waiting = ""
 
+    def close(self) -> None:
+        """Gives back what the operating system holds for it; the last call."""
+        for end in (self._board_end, self._host_end, self._wake_read, self._wake_write):
+            os.close(end)
+
     def wake(self) -> None:
         """Ends a wait if `stops_waiting` says so; from any thread."""
         os.write(self._wake_write, b"!")
