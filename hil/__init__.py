@@ -4,7 +4,8 @@ In the order in which data passes through them: `board`, `lab`, `hardware` (what
 (PlatformIO), `flash`, `link` and `wire` (serial port and protocol), `inputs` and `expected` (what
 is fed, and the oracle's answers), `session` (one measurement), `record` and `stats`, `bench`
 (models times engines times places), `store` and `studies` (SQLite), `fronts`, `report` and `plot`
-(tables), `cli`. Virtual boards are in `virtual`.
+(tables), `cli`. Virtual boards are in `virtual`; `microbenchmarks`, `calibrate`, `fitting` and
+`calibration` fit their timing to real ones.
 
 Not here: graphs and C (codegen), architectures and training (search).
 """
