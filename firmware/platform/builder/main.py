@@ -174,7 +174,10 @@ compiler = subprocess.run(
     [env["CC"], "--version"], check=True, capture_output=True, text=True
 ).stdout.splitlines()[0]
 suffixes = {source.suffix for folder in [model_dir, *engine_dirs] for source in sources_in(folder)}
-languages = [*(C_FLAGS if ".c" in suffixes else []), *(CXX_FLAGS if suffixes & {".cc", ".cpp"} else [])]
+languages = [
+    *(C_FLAGS if ".c" in suffixes else []),
+    *(CXX_FLAGS if suffixes & {".cc", ".cpp"} else []),
+]
 toolchain = {
     "compiler": compiler,
     "bench_flags": [*CPU_FLAGS[board.mcu.core], *COMMON_FLAGS, *C_FLAGS, *BENCH_FLAGS],
