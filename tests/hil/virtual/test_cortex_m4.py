@@ -232,8 +232,10 @@ def test_stalls_say_what_was_waited_for(block):
         (16, 1, False, 6),
         (0xFFFFFFFF, 1, False, 12),
         (-1, 1, True, 5),
-        (-(1 << 31), -1, True, 12),
+        (-(1 << 31), 1, True, 12),
         (100, -7, True, 6),
+        (7, -8, True, 5),
+        (7, 8, True, 3),
     ],
 )
 def test_divides_end_early(dividend, divisor, signed, expected):
