@@ -67,25 +67,30 @@ def calibrate_place(
 
 
 def benchmark_table(report: Report) -> RenderableType:
-    """Every micro-benchmark: what a source says, what was measured, what the twin takes."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("micro-benchmark", overflow="fold")
+    """What was measured and what the twin takes: rules with a source, then paths."""
+    rules = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rules.add_column("rule", no_wrap=True)
     for heading in ("expected", "measured", "twin", "difference"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("source of what is expected", overflow="fold")
+        rules.add_column(heading, justify="right", no_wrap=True)
+    rules.add_column("source of what is expected", overflow="fold")
+    paths = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    paths.add_column("no source says", overflow="fold")
+    for heading in ("measured", "twin", "difference"):
+        paths.add_column(heading, justify="right", no_wrap=True)
     for comparison in report.comparisons:
-        expected = comparison.expected
+        name, source = Text(comparison.benchmark.name), Text(comparison.benchmark.row.source)
         differs = abs(comparison.twin - comparison.measured) >= _EXACT
-        table.add_row(
-            Text(comparison.benchmark.name),
-            "" if expected is None else f"{expected:.2f}",
+        both = (
             f"{comparison.measured:.2f}",
             f"{comparison.twin:.2f}",
             f"{comparison.difference:+.1%}" if differs else "",
-            Text(comparison.benchmark.row.source),
         )
+        if comparison.expected is None:
+            paths.add_row(name, *both)
+        else:
+            rules.add_row(name, f"{comparison.expected:.2f}", *both, source)
     title = f"{report.board.id} ({report.source}, {report.place}), cycles of one body"
-    return Group(Text(title, style="bold"), table)
+    return Group(Text(title, style="bold"), rules, "", paths, "")
 
 
 def constants_table(report: Report) -> RenderableType:
