@@ -19,7 +19,8 @@ from hil.errors import HilError
 from hil.virtual import native
 from hil.virtual.engine_state import find_engine_state
 from hil.virtual.memory import MemoryMap
-from hil.virtual.timing import CoreTiming
+from hil.virtual.timing import CoreTiming, UnknownInstruction
+from hil.virtual.timing.armv7m import decode_block
 
 CodeOrData = Literal["code", "data"]
 
@@ -75,12 +76,20 @@ class BlockStalls(NamedTuple):
     branch: float  # mispredicted
     divide: float  # beyond the shortest
     alignment: float  # of loads and stores
+    bus: float  # loads and stores that would overlap, but go to different buses
 
 
 class BlockCounter:
-    """The tables, attached to one Unicorn engine for its whole life."""
+    """The tables, attached to one Unicorn engine for its whole life.
 
-    def __init__(self, engine: Uc, memory: MemoryMap, core: CoreTiming) -> None:
+    Args:
+        engine: with the memory mapped.
+        memory: the board's.
+        name: of the core, for the decoder.
+        core: tables of its timing model.
+    """
+
+    def __init__(self, engine: Uc, memory: MemoryMap, name: str, core: CoreTiming) -> None:
         n = native
         self._engine = engine
         self._memory = memory
@@ -129,6 +138,10 @@ class BlockCounter:
         self._header[n.REGISTERS], self._header[n.IT_STATE] = state.registers, state.it_state
         self._no_flag = np.zeros(1, np.uint8)  # takes its place where Unicorn's is not known
         self._header[n.KEEPS_PC] = state.keeps_pc or self._no_flag.ctypes.data
+        self._name, self._core = name, core
+        if core.overlaps is not None:
+            self._overlaps_of = _ASK(self._overlaps)
+            self._header[n.OVERLAPS_OF] = ctypes.cast(self._overlaps_of, ctypes.c_void_p).value or 0
         if core.predictor is not None:
             self._header[n.PREDICTOR_COUNT] = core.predictor.entries
             self._header[n.MISPREDICT] = _fixed(core.predictor.mispredict_cycles)
@@ -307,6 +320,16 @@ class BlockCounter:
             for number, row in enumerate(cycles, start=1)
         ]
 
+    def _overlaps(self, index: int) -> int:
+        """Called once for each new block; of code that cannot be timed nothing overlaps."""
+        address, code = self.block(index)
+        try:
+            block = decode_block(code, address, self._name)
+        except UnknownInstruction:
+            return 0
+        assert self._core.overlaps is not None, "only then it is called"
+        return self._core.overlaps(block) & (1 << native.MAX_OVERLAPS) - 1
+
     def _hook(self, kind: int, function: object, first: int = 1, last: int = 0) -> ctypes.c_size_t:
         """Attaches a native hook to [first, last]; first > last is everywhere."""
         hook = ctypes.c_size_t()
@@ -323,16 +346,21 @@ class BlockCounter:
         return hook
 
 
+_ASK = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+
+
 def _fixed(cycles: float) -> int:
     return round(cycles * native.ONE_CYCLE)
 
 
 def _divide_table(core: CoreTiming) -> npt.NDArray[np.int64]:
     """[signed][bits of the dividend][bits of the divisor] -> cycles beyond the shortest."""
-    bits = range(native.DIVIDE_BITS)
-    largest = [(1 << n) - 1 for n in bits]
+    largest = [(1 << bits) - 1 for bits in range(native.DIVIDE_BITS)]
     cycles = [
-        [[core.divide_cycles(a, b, signed) for b in largest] for a in largest]
+        [
+            [core.divide_cycles(a, b, signed) for b in (*largest, -1 if signed else 0)]
+            for a in largest
+        ]
         for signed in (False, True)
     ]
     table: npt.NDArray[np.int64] = np.array(cycles, np.int64)

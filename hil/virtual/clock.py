@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from hil.virtual.blocks import BlockCounter
 from hil.virtual.timing import BlockTiming, TimingModel
-from hil.virtual.timing.armv7m import Instruction, decode
+from hil.virtual.timing.armv7m import Instruction, decode_block
 
 
 class Elapsed(NamedTuple):
@@ -95,9 +94,5 @@ class CycleClock:
         self._costs = np.concatenate([self._costs, np.array(new, np.int64)])
 
     def _instructions(self, edge: int) -> tuple[Instruction, ...]:
-        return _decode(*self._blocks.block(self._blocks.edge(edge)[1]), self.core)
-
-
-@lru_cache(maxsize=1 << 16)
-def _decode(address: int, code: bytes, core: str) -> tuple[Instruction, ...]:
-    return tuple(decode(code, address, core))
+        address, code = self._blocks.block(self._blocks.edge(edge)[1])
+        return decode_block(code, address, self.core)

@@ -106,7 +106,7 @@ class Cpu:
                 region.memory.origin, region.memory.size_bytes, access, region.host_address
             )
         model = timing_model(board.mcu.core)
-        self._blocks = BlockCounter(self._engine, self.memory, model.core)
+        self._blocks = BlockCounter(self._engine, self.memory, board.mcu.core, model.core)
         self.clock = CycleClock(board.mcu.core, model, self._blocks)
         self.memory_system = MemorySystem(board, self.memory, model.core, self._blocks)
         chip = Chip(

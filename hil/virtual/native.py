@@ -8,7 +8,8 @@ are the constants below, the Python side is hil/virtual/blocks.py.
 and its bytes: code in RAM is compared byte by byte at every execution and code in flash once after
 each change of the flash, so code that rewrites itself is counted under what it really was. It also
 plays the branch predictor and the instruction side of the memory system. `on_access` plays the data
-side, `on_divide` reads a divide's operands. Stalls are in 1/256 cycle, for each block by cause.
+side and the buses, `on_divide` reads a divide's operands. Stalls are in 1/256 cycle, for each block
+by cause.
 
 Cost: an edge that was taken lately is found without a search; a block in a cache that hits costs a
 comparison for each line that it touches.
@@ -19,6 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import carray, cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -56,8 +58,11 @@ from numba.extending import intrinsic
     REGISTERS,  # addresses of the core's registers and IT state: hil/virtual/engine_state.py
     IT_STATE,
     KEEPS_PC,
-) = range(31)
-HEADER_WORDS = 32
+    OVERLAPS_OF,  # address of a function: which accesses of a block overlap; 0: none on this core
+    ACCESSES,  # of the current block so far
+    LAST_BUS,  # on which bus the last one went
+) = range(34)
+HEADER_WORDS = 40
 
 # Words of a block's row (128 bytes: two cache lines of the host). Index 0 is never a block: nothing
 # has run yet, or the core came from elsewhere (reset, exception).
@@ -75,8 +80,10 @@ HEADER_WORDS = 32
     BRANCH,
     DIVIDE,
     ALIGNMENT,
-) = range(13)
-STALL_CAUSES = (FETCH, DATA, BRANCH, DIVIDE, ALIGNMENT)
+    BUS,
+    OVERLAPS,  # bit k: access k goes out with the data of the access before it, on one bus
+) = range(15)
+STALL_CAUSES = (FETCH, DATA, BRANCH, DIVIDE, ALIGNMENT, BUS)
 BLOCK_WORDS = 16
 NO_BLOCK = 0
 
@@ -135,7 +142,10 @@ MAX_LINES = 1 << 12
 MAX_PREDICTORS = 1 << 10
 PAGE_SHIFT = 12
 PAGE_COUNT = 1 << 20
-DIVIDE_BITS = 33
+DIVIDE_BITS = 33  # of a dividend's magnitude
+DIVISOR_BITS = 34  # of a divisor, behind its sign: 0 is 0 only, 33 is -1
+MAX_OVERLAPS = 63
+BUS_SHIFT = 29  # code and literals below 0x2000_0000, RAM above it: DDI 0439, bus interfaces
 _WRITE = 17  # UC_MEM_WRITE
 
 
@@ -147,6 +157,18 @@ def _pointer(typing_context: Any, source: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(source), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _ask(typing_context: Any, function: Any, argument: Any) -> Any:
+    """Calls the C function at this address: int64 to int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(word, [word]).as_pointer()
+        return builder.call(builder.inttoptr(arguments[0], kind), [arguments[1]])
+
+    return types.int64(function, argument), generate
 
 
 @njit(inline="always")  # type: ignore[untyped-decorator]
@@ -251,6 +273,8 @@ def _add_block(header: Any, address: Any, size: Any) -> Any:
             row[CHECKED_EPOCH] = header[FLASH_EPOCH]
         row[CODE_PATH] = 2 * r + 2
         row[END_KIND] = _end_kind(code, code_at, size)
+    if header[OVERLAPS_OF] != 0:
+        row[OVERLAPS] = _ask(header[OVERLAPS_OF], index)
     return index
 
 
@@ -413,7 +437,7 @@ def on_block(engine: Any, start: Any, length: Any, user: Any) -> None:
         left[EDGE_A] = edge
     edges[edge, COUNT] += 1
     target = edges[edge, TARGET]
-    header[CURRENT], header[CURRENT_EDGE] = target, edge
+    header[CURRENT], header[CURRENT_EDGE], header[ACCESSES] = target, edge, 0
     if header[QUIET] != 0:
         header[QUIET] = 0
         return
@@ -447,7 +471,6 @@ def on_access(engine: Any, kind: Any, start: Any, length: Any, value: Any, user:
     carray(_pointer(header[IT_STATE]), 1, np.uint32)[0] = 0
     address, size = np.int64(start), np.int64(length)
     is_write = kind == _WRITE
-    stall = np.int64(0)
     if address & size - 1:
         tables = _array(header, UNALIGNED, (2, 4, 8))
         extra = tables[1 if is_write else 0, (size >> 1) - (size >> 3), address & 7]
@@ -455,6 +478,15 @@ def on_access(engine: Any, kind: Any, start: Any, length: Any, value: Any, user:
             row = _array(header, BLOCKS, (MAX_BLOCKS, BLOCK_WORDS))[header[CURRENT]]
             row[ALIGNMENT] += extra
             header[STALLED] += extra
+    if header[OVERLAPS_OF] != 0:
+        number, bus = header[ACCESSES], address >> BUS_SHIFT
+        header[ACCESSES] = number + 1
+        if bus != header[LAST_BUS]:
+            header[LAST_BUS] = bus
+            row = _array(header, BLOCKS, (MAX_BLOCKS, BLOCK_WORDS))[header[CURRENT]]
+            if number < MAX_OVERLAPS and row[OVERLAPS] >> number & 1:
+                row[BUS] += ONE_CYCLE
+                header[STALLED] += ONE_CYCLE
     pages = carray(_pointer(header[PAGES]), PAGE_COUNT, np.uint8)
     path = _array(header, PATHS, (2 * MAX_REGIONS + 2, PATH_WORDS))[
         np.int64(pages[address >> PAGE_SHIFT & PAGE_COUNT - 1])
@@ -497,10 +529,12 @@ def on_divide(engine: Any, start: Any, length: Any, user: Any) -> None:
     first, second = _half(code, at) & 0xF, _half(code, at + 2) & 0xF
     registers = carray(_pointer(header[REGISTERS]), 16, np.uint32)
     dividend, divisor = np.int64(registers[first]), np.int64(registers[second])
+    bits = _bits(divisor)
     if not is_unsigned:
         dividend = 0x100000000 - dividend if dividend >> 31 else dividend
-        divisor = 0x100000000 - divisor if divisor >> 31 else divisor
-    table = _array(header, DIVIDES, (2, DIVIDE_BITS, DIVIDE_BITS))
-    extra = table[0 if is_unsigned else 1, _bits(dividend), _bits(divisor)]
+        if divisor >> 31:
+            bits = _bits(0xFFFFFFFF - divisor) if divisor != 0xFFFFFFFF else DIVISOR_BITS - 1
+    table = _array(header, DIVIDES, (2, DIVIDE_BITS, DIVISOR_BITS))
+    extra = table[0 if is_unsigned else 1, _bits(dividend), bits]
     row[DIVIDE] += extra
     header[STALLED] += extra

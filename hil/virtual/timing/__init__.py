@@ -59,9 +59,13 @@ class CoreTiming(NamedTuple):
     # extra cycles of an access, as [log2 of its bytes][address modulo 8]
     unaligned_read: tuple[tuple[int, ...], ...]
     unaligned_write: tuple[tuple[int, ...], ...]
-    # (dividend, divisor, signed) -> cycles; may only depend on the operands' bit lengths
+    # (dividend, divisor, signed) -> cycles; may only depend on the bit lengths of the dividend's
+    # magnitude and of the divisor behind its leading ones or zeros, and on either being 0
     divide_cycles: Callable[[int, int, bool], int]
     predictor: Predictor | None = None
+    # Which of a block's accesses overlap the one before them if both go to one bus, otherwise take
+    # a cycle more: bit k is access number k. None: buses make no difference.
+    overlaps: Callable[[Sequence[Instruction]], int] | None = None
 
 
 ALIGNED_ONLY = ((0,) * 8,) * 4  # a table for a core on which alignment does not matter

@@ -176,6 +176,12 @@ def decode(code: bytes, address: int, core: str) -> Iterator[Instruction]:
         raise UnknownInstruction(core, f"(bytes {word}, not decoded)", address + position)
 
 
+@lru_cache(maxsize=1 << 16)
+def decode_block(code: bytes, address: int, core: str) -> tuple[Instruction, ...]:
+    """The same, kept for the next time."""
+    return tuple(decode(code, address, core))
+
+
 @lru_cache(maxsize=1)
 def _capstone() -> capstone.Cs:
     # V8 adds what the Cortex-M7's FPv5 has over FPv4: VSEL, VMAXNM, VRINT, VCVTA

@@ -24,7 +24,7 @@ from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from hil.virtual.timing import BlockTiming, CoreTiming, Stall
+from hil.virtual.timing import ALIGNED_ONLY, BlockTiming, CoreTiming, Stall
 from hil.virtual.timing.armv7m import Instruction
 
 # Class of instruction -> cycles in execute; multiple transfers add one for each register [T].
@@ -79,7 +79,6 @@ _ACCESS = {
     "fp_store_multiple": "stores",
 }
 _NONE: frozenset[str] = frozenset()
-_FIRST_OF_RAM = 0x2000_0000  # the code buses serve what lies below [T]
 
 # Extra cycles of a load, [log2 of its bytes][address modulo 8]: an unaligned one is split into
 # aligned ones [T]. Those of a store lie behind the write buffer.
@@ -91,7 +90,6 @@ class Left(NamedTuple):
 
     overlaps: bool = False  # a single load: the address of the next access goes out with its data
     loaded: frozenset[str] = _NONE  # but not an address that needs one of these
-    bus: str = ""  # nor one on another bus than this
     stored: bool = False  # a store's data phase is under way: a load has to wait for it
     late: frozenset[str] = _NONE  # registers that no address can be formed with yet
     held: bool = False  # took several cycles: the prefetcher did not look past it
@@ -123,7 +121,6 @@ class Step(NamedTuple):
     cycles: int
     access: str  # "load", "store" (single: they overlap), "loads", "stores", or none
     addresses: frozenset[str]
-    bus: str  # of the access
     fpu_needs: frozenset[str] | None  # FPU registers it reads first; None: not for the FPU
     fpu_cycles: int
     fpu_late: frozenset[str]
@@ -144,7 +141,7 @@ class CortexM4:
     @property
     def core(self) -> CoreTiming:
         """See CoreTiming."""
-        return CoreTiming(_SPLIT, ((0,) * 8,) * 4, divide_cycles)
+        return CoreTiming(_SPLIT, ALIGNED_ONLY, divide_cycles, overlaps=overlaps)
 
     def pass_block(
         self, block: Sequence[Instruction], before: Hashable | None, taken: bool
@@ -163,6 +160,31 @@ class CortexM4:
             if waited:
                 stalls.append(Stall(number, cause, waited))
         return BlockTiming(entry, tuple(cycles), tuple(stalls), pipe)
+
+
+def overlaps(block: Sequence[Instruction]) -> int:
+    """See CoreTiming: an access on the code buses and one on the system bus do not overlap [J, M].
+
+    What follows an access that may have been skipped cannot be numbered any more.
+    """
+    mask = number = 0
+    left = Left()
+    for instruction in block:
+        step = _step(instruction)
+        if step.access and instruction.conditional:
+            break
+        if left.overlaps and step.access in ("load", "store"):
+            mask |= (not step.addresses & (left.loaded | left.late)) << number
+        number += _accesses(instruction) if step.access else 0
+        left = step.left
+    return mask
+
+
+def _accesses(instruction: Instruction) -> int:
+    """How many accesses a load or store makes: those of pairs and multiples one for each word."""
+    if instruction.kind in ("load_pair", "store_pair"):
+        return 2
+    return instruction.registers or 1
 
 
 def divide_cycles(dividend: int, divisor: int, signed: bool) -> int:
@@ -236,8 +258,6 @@ def _start(step: Step, pipe: Pipeline) -> tuple[int, int, str]:
             earliest = start = -1
             if step.addresses & left.loaded:  # [T]
                 start, cause = 0, "load-use"
-            elif step.bus != left.bus:  # accesses to different memories do not overlap [J, M]
-                start, cause = 0, "bus"
         if left.stored and step.access in ("load", "loads"):  # nothing overlaps a store [T, J, M]
             start, cause = 1, "store"
         if step.addresses & left.late:  # not forwarded to the address adder [T]
@@ -332,15 +352,11 @@ def _step(instruction: Instruction) -> Step:
         if kind == "fp_mac":  # the addend is read a cycle later [G]
             fpu_needs -= instruction.writes
     late = name in _FPU_LATE or kind in _FPU_CYCLES
-    # literals lie in the code's memory; what else is accessed is taken to be in RAM
-    in_code = instruction.is_literal and instruction.address < _FIRST_OF_RAM
-    bus = "code" if in_code else "system"
     branch = _branch(instruction)
     return Step(
         cycles,
         access,
         instruction.addresses,
-        bus,
         fpu_needs,
         _FPU_CYCLES.get(kind, 1),
         instruction.writes if late else _NONE,
@@ -352,7 +368,6 @@ def _step(instruction: Instruction) -> Step:
         Left(
             overlaps=access == "load" and not instruction.writes & {"pc", "sp"},
             loaded=instruction.writes if access == "load" else _NONE,
-            bus=bus,
             stored=access == "store" and cycles == 1,
             late=_late_for_addresses(instruction, access),
             held=cycles > 1 or bool(access) or bool(branch),

@@ -63,7 +63,7 @@ def counter_of(core: CoreTiming) -> BlockCounter:
     engine = Uc(
         unicorn_const.UC_ARCH_ARM, unicorn_const.UC_MODE_THUMB | unicorn_const.UC_MODE_MCLASS
     )
-    return BlockCounter(engine, MemoryMap(DISCO), core)
+    return BlockCounter(engine, MemoryMap(DISCO), "cortex-m7", core)
 
 
 COUNTER = counter_of(CoreTiming(ALIGNED_ONLY, ALIGNED_ONLY, lambda dividend, divisor, signed: 2))
@@ -165,10 +165,11 @@ def _run(cpu: Cpu, elf: bytes) -> None:
 @pytest.mark.parametrize(
     ("divide", "dividend", "divisor", "cycles"),
     [
-        ("udiv", "0", "1", 0),
+        ("udiv", "0", "1", 1),
         ("udiv", "0xffffffff", "1", 32 * 40 + 1),
         ("udiv", "0x80000000", "0xff", 32 * 40 + 8),
-        ("sdiv", "-1", "-8", 1 * 40 + 4),
+        ("sdiv", "-1", "-8", 1 * 40 + 3),  # -8 is 000 behind its leading ones
+        ("sdiv", "5", "-1", 3 * 40 + 39),
         ("sdiv", "0x80000000", "3", 32 * 40 + 2),
         ("udiv", "7", "0", 3 * 40),
     ],
@@ -177,8 +178,8 @@ def test_a_divide_is_priced_by_the_bits_of_its_operands(
     monkeypatch, assemble, divide, dividend, divisor, cycles
 ):
     def price(a: int, b: int, signed: bool) -> int:
-        assert a >= 0 and b >= 0
-        return 40 * a.bit_length() + b.bit_length() - (1 if (a, b) == (0, 1) else 0)
+        assert a >= 0 and (b >= 0 or (signed and b == -1))
+        return 40 * a.bit_length() + (39 if b == -1 else b.bit_length())
 
     cpu = _cpu(monkeypatch, CoreTiming(ALIGNED_ONLY, ALIGNED_ONLY, price))
     text = f"start: ldr r4, ={dividend}\nldr r5, ={divisor}\n{divide} r6, r4, r5\nEXIT"
@@ -230,3 +231,22 @@ def test_an_access_inside_an_it_block_leaves_the_next_block_alone(assemble):
     cpu.load(load_elf(assemble(DISCO, text).read_bytes(), cpu.memory))
 
     assert cpu.run().exit_code == 50
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "waits"),
+    [("r4", "r4", 0), ("r5", "r5", 0), ("r4", "r5", 1), ("r5", "r4", 1)],
+)
+def test_loads_on_two_buses_of_the_m4_do_not_overlap(assemble, first, second, waits):
+    nrf = with_fields(get_board("nrf52840_dk"), timing=Timing())
+    text = f"""start: ldr r4, =0x20008000
+    ldr r5, =0x1000
+    nop
+    ldr r0, [{first}]
+    ldr r1, [{second}, #4]
+    movs r0, #0
+    EXIT"""
+    cpu = Cpu(nrf, MemoryConsole())
+    _run(cpu, assemble(nrf, text).read_bytes())
+
+    assert sum(block.bus for block in cpu.stalls()) == waits

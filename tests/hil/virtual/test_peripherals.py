@@ -218,7 +218,8 @@ def test_the_chip_timers_follow_the_cycles(assemble):
     ldr r0, [r4, #0x24]"""
 
     assert _exit_code(NRF, assemble, nrf, "nrf") == 16000 * 3 // 64
-    assert _exit_code(DISCO, assemble, stm32.format(0x4002_3840), "disco") == 16000 // 16
+    disco = _exit_code(DISCO, assemble, stm32.format(0x4002_3840), "disco")
+    assert 0 <= disco - 16000 // 16 <= 1  # its last branch is mispredicted
     assert _exit_code(NUCLEO, assemble, stm32.format(0x4002_1058), "nucleo") == 16000 * 3 // 16
 
 
