@@ -6,8 +6,8 @@ instruction pays:
 
 * A refill after a taken branch is paid by the branch, which is the last instruction of its block.
 * Waiting for code is paid by the first instruction of the block, a misprediction by the last one.
-* Waiting for data, and for unaligned data, is known for a block as a whole: its loads and stores
-  share it evenly. Divides share what their operands cost beyond the shortest divide.
+* Waiting for data, for unaligned data and for buses is known for a block as a whole: its loads and
+  stores share it evenly. Divides share what their operands cost beyond the shortest divide.
 
 Not here: running anything (profile_run), names and source lines (profile_source), output
 (profile_report, profile_annotate, speedscope).
@@ -34,6 +34,7 @@ DATA = "data"
 MISPREDICTION = "misprediction"
 DIVIDE = "divide"
 UNALIGNED = "unaligned"
+BUS = "bus"
 
 #: What the causes mean; a timing model may name others.
 CAUSES = {
@@ -44,7 +45,7 @@ CAUSES = {
     "store-to-load": "a load from where a store has just written",
     "fetch": "the instruction's words come one a cycle",
     "flags": "the flags that a branch needs are not there",
-    "store": "the store before takes its address late",
+    "store": "a load waits for the store before it",
     "fpu": "the FPU is busy",
     BRANCH: "the pipeline refills behind a taken branch",
     "target alignment": "the branch's target is no whole word",
@@ -53,6 +54,7 @@ CAUSES = {
     DATA: "loads and stores, memory or its cache; shared evenly in a block",
     DIVIDE: "the operands need longer than the shortest divide",
     UNALIGNED: "loads and stores at unaligned addresses",
+    BUS: "behind a load on the other bus (code below 0x20000000, RAM), no overlap",
 }
 
 _TRANSFERS = frozenset(  # classes of hil.virtual.timing.armv7m
@@ -133,8 +135,9 @@ def between(earlier: Counts, later: Counts) -> Counts:
     ]
     stalls = []
     for number, stall in enumerate(later.stalls):
-        old = earlier.stalls[number][2:] if number < len(earlier.stalls) else (0.0,) * 5
-        waits = [new - was for new, was in zip(stall[2:], old, strict=True)]
+        waits = list(stall[2:])
+        if number < len(earlier.stalls):
+            waits = [new - old for new, old in zip(waits, earlier.stalls[number][2:], strict=True)]
         if any(waits):
             stalls.append(BlockStalls(stall.address, stall.code, *waits))
     return Counts(edges, stalls)
@@ -167,6 +170,7 @@ def instruction_costs(counts: Counts, core: str) -> Costs:
         for units, cause, payers in (
             (_units(stall.data), DATA, block.transfers),
             (_units(stall.alignment), UNALIGNED, block.transfers),
+            (_units(stall.bus), BUS, block.transfers),
             (_units(stall.divide), DIVIDE, block.divides),
         ):
             payers = payers or block.instructions[:1]

@@ -126,12 +126,14 @@ def test_inputs_survive_from_one_inference_to_the_next(echo: Session) -> None:
 
 
 def test_every_repeat_takes_the_same_cycles(echo: Session) -> None:
+    echo.wire.run(5, timeout_s=5.0)  # caches are cold, branches are met for the first time
     first = echo.wire.run(5, timeout_s=5.0)
     time.sleep(0.05)  # the host's pace must not show in the figures
     second = echo.wire.run(5, timeout_s=5.0)
 
-    assert len(set(first + second)) == 1
-    assert 0 < first[0] < 500
+    assert first == second
+    assert len(set(first[1:])) == 1  # what runs between them takes room in the caches
+    assert 0 < first[1] <= first[0] < 500
 
 
 def test_layers_add_up_to_about_the_whole(echo: Session) -> None:
@@ -336,11 +338,11 @@ void model_run(void)
 
 @pytest.mark.slow
 def test_windows_longer_than_the_cycle_counter_are_counted_in_full(start: Start) -> None:
-    turns = 50_000_000
-    divisions = r"udiv %0, %0, %1\n\t" * 16
+    turns = 20_000_000
+    roots = r"vsqrt.f32 %0, %0\n\t" * 16  # 14 cycles each
     loop = f"    for (uint32_t i = 0; i < {turns}; i++) {{\n"
-    loop += f'        __asm volatile("{divisions}" : "+r"(x) : "r"(3));\n    }}\n    memcpy('
-    loop = f"    uint32_t x = 1;\n{loop}"
+    loop += f'        __asm volatile("{roots}" : "+t"(x));\n    }}\n    memcpy('
+    loop = f"    float x = 1.0f;\n{loop}"
     session = start({"    memcpy(": loop})
 
     (cycles,) = session.wire.run(1, timeout_s=300.0)

@@ -90,23 +90,23 @@ def test_waiting_is_part_of_an_instructions_cycles():
 def test_what_is_known_for_a_block_is_shared_to_the_last_fraction():
     block = ADD + LOAD + STORE + DIVIDE + BACK
     odd = 1001 / ONE_CYCLE  # no even half
-    stall = BlockStalls(0x100, block, fetch=3, data=odd, branch=4, divide=5, alignment=1)
+    stall = BlockStalls(0x100, block, fetch=3, data=odd, branch=4, divide=5, alignment=1, bus=2)
 
     costs = costs_of([EdgeRun(None, 0x100, block, 1, timing(1, 1, 1, 1, 1))], [stall])
 
     found = {i.code: cost.stalls for i, cost in costs.items()}
     assert found[ADD] == {"code": 3 * ONE_CYCLE}
-    assert found[LOAD] == {"data": 501, "unaligned": ONE_CYCLE // 2}
-    assert found[STORE] == {"data": 500, "unaligned": ONE_CYCLE // 2}
+    assert found[LOAD] == {"data": 501, "unaligned": ONE_CYCLE // 2, "bus": ONE_CYCLE}
+    assert found[STORE] == {"data": 500, "unaligned": ONE_CYCLE // 2, "bus": ONE_CYCLE}
     assert found[DIVIDE] == {"divide": 5 * ONE_CYCLE}
     assert found[BACK] == {"misprediction": 4 * ONE_CYCLE}
-    assert total(costs).units == (5 + 3 + 4 + 5 + 1) * ONE_CYCLE + 1001
+    assert total(costs).units == (5 + 3 + 4 + 5 + 1 + 2) * ONE_CYCLE + 1001
 
 
 def test_two_moments_give_what_ran_between_them():
     first = EdgeRun(None, 0x100, ADD, 3, timing(1))
     second = EdgeRun((0x100, ADD), 0x102, LOAD, 2, timing(2))
-    stall = BlockStalls(0x102, LOAD, 1.5, 0, 0, 0, 0)
+    stall = BlockStalls(0x102, LOAD, 1.5, 0, 0, 0, 0, 0)
     earlier = Counts([first], [])
     later = Counts([first._replace(executions=3), second], [stall])
     last = Counts([first._replace(executions=7), second], [stall._replace(fetch=2.0)])
