@@ -139,9 +139,9 @@ class BlockCounter:
         self._no_flag = np.zeros(1, np.uint8)  # takes its place where Unicorn's is not known
         self._header[n.KEEPS_PC] = state.keeps_pc or self._no_flag.ctypes.data
         self._name, self._core = name, core
-        if core.overlaps is not None:
-            self._overlaps_of = _ASK(self._overlaps)
-            self._header[n.OVERLAPS_OF] = ctypes.cast(self._overlaps_of, ctypes.c_void_p).value or 0
+        self._on_new_block = _ON_NEW_BLOCK(self._new_block)
+        self._header[n.NEW_BLOCK] = ctypes.cast(self._on_new_block, ctypes.c_void_p).value or 0
+        self._header[n.HAS_BUSES] = core.overlaps is not None
         if core.predictor is not None:
             self._header[n.PREDICTOR_COUNT] = core.predictor.entries
             self._header[n.MISPREDICT] = _fixed(core.predictor.mispredict_cycles)
@@ -231,7 +231,9 @@ class BlockCounter:
     def watch_divides(self, places: Iterable[tuple[int, bytes]]) -> None:
         """Prices the divides in these bytes by their operands.
 
-        Bytes that only look like a divide do no harm: they are never executed.
+        Bytes that only look like a divide do no harm: they are never executed. Divides in code that
+        the program itself puts somewhere are found when they run first; that time they are priced
+        as the shortest.
         """
         for hook in self._divide_hooks:
             uclib.uc_hook_del(self._engine._uch, hook)
@@ -242,11 +244,7 @@ class BlockCounter:
             is_first = (halves[:-1] & 0xFFD0) == 0xFB90
             is_second = (halves[1:] & 0xF0F0) == 0xF0F0
             for half in np.flatnonzero(is_first & is_second):
-                at = address + 2 * int(half)
-                if at not in self._divide_at:
-                    self._divide_at.add(at)
-                    hook = self._hook(unicorn_const.UC_HOOK_CODE, native.on_divide, at, at)
-                    self._divide_hooks.append(hook)
+                self._watch_divide(address + 2 * int(half))
 
     def flash_changed(self) -> None:
         """Flash holds other bytes now: blocks in it are compared anew."""
@@ -320,15 +318,31 @@ class BlockCounter:
             for number, row in enumerate(cycles, start=1)
         ]
 
-    def _overlaps(self, index: int) -> int:
-        """Called once for each new block; of code that cannot be timed nothing overlaps."""
+    def _new_block(self, index: int) -> int:
+        """Called while a block begins for the first time; which of its accesses overlap.
+
+        Of code that cannot be timed nothing overlaps.
+        """
         address, code = self.block(index)
         try:
             block = decode_block(code, address, self._name)
         except UnknownInstruction:
             return 0
-        assert self._core.overlaps is not None, "only then it is called"
+        divides = [i.address for i in block if i.kind == "divide"]
+        if not self._divide_at.issuperset(divides):  # code that the program put there
+            for at in divides:
+                self._watch_divide(at)
+            self._engine.ctl_remove_cache(address, address + len(code))  # hooked the next time
+        if self._core.overlaps is None:
+            return 0
         return self._core.overlaps(block) & (1 << native.MAX_OVERLAPS) - 1
+
+    def _watch_divide(self, at: int) -> None:
+        if at not in self._divide_at:
+            self._divide_at.add(at)
+            self._divide_hooks.append(
+                self._hook(unicorn_const.UC_HOOK_CODE, native.on_divide, at, at)
+            )
 
     def _hook(self, kind: int, function: object, first: int = 1, last: int = 0) -> ctypes.c_size_t:
         """Attaches a native hook to [first, last]; first > last is everywhere."""
@@ -346,7 +360,7 @@ class BlockCounter:
         return hook
 
 
-_ASK = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+_ON_NEW_BLOCK = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 
 
 def _fixed(cycles: float) -> int:

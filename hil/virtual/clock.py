@@ -85,13 +85,21 @@ class CycleClock:
         for edge in range(known, used):
             source, target = self._blocks.edge(edge)
             block = self._instructions(edge)
-            start, code = self._blocks.block(source)
-            taken = source != 0 and block[0].address != start + len(code)
+            taken = source != 0 and self._is_taken(source, block[0].address)
             timing = self.model.pass_block(block, self._after[source], taken)
             self._timings.append(timing)
             self._after.setdefault(target, timing.after)
         new = [(len(t.cycles), t.total) for t in self._timings[known:]]
         self._costs = np.concatenate([self._costs, np.array(new, np.int64)])
+
+    def _is_taken(self, source: int, target: int) -> bool:
+        """Whether a block ended in a branch that went here, be it to the very next instruction."""
+        address, code = self._blocks.block(source)
+        if address + len(code) != target:
+            return True
+        last = decode_block(code, address, self.core)[-1]
+        branches = last.kind in ("branch", "table_branch") or last.writes_pc
+        return branches and not last.conditional
 
     def _instructions(self, edge: int) -> tuple[Instruction, ...]:
         address, code = self._blocks.block(self._blocks.edge(edge)[1])

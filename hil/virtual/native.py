@@ -58,10 +58,11 @@ from numba.extending import intrinsic
     REGISTERS,  # addresses of the core's registers and IT state: hil/virtual/engine_state.py
     IT_STATE,
     KEEPS_PC,
-    OVERLAPS_OF,  # address of a function: which accesses of a block overlap; 0: none on this core
+    NEW_BLOCK,  # address of a function: is told of a new block, says which of its accesses overlap
+    HAS_BUSES,  # whether that matters
     ACCESSES,  # of the current block so far
     LAST_BUS,  # on which bus the last one went
-) = range(34)
+) = range(35)
 HEADER_WORDS = 40
 
 # Words of a block's row (128 bytes: two cache lines of the host). Index 0 is never a block: nothing
@@ -273,8 +274,7 @@ def _add_block(header: Any, address: Any, size: Any) -> Any:
             row[CHECKED_EPOCH] = header[FLASH_EPOCH]
         row[CODE_PATH] = 2 * r + 2
         row[END_KIND] = _end_kind(code, code_at, size)
-    if header[OVERLAPS_OF] != 0:
-        row[OVERLAPS] = _ask(header[OVERLAPS_OF], index)
+    row[OVERLAPS] = _ask(header[NEW_BLOCK], index)
     return index
 
 
@@ -478,7 +478,7 @@ def on_access(engine: Any, kind: Any, start: Any, length: Any, value: Any, user:
             row = _array(header, BLOCKS, (MAX_BLOCKS, BLOCK_WORDS))[header[CURRENT]]
             row[ALIGNMENT] += extra
             header[STALLED] += extra
-    if header[OVERLAPS_OF] != 0:
+    if header[HAS_BUSES] != 0:
         number, bus = header[ACCESSES], address >> BUS_SHIFT
         header[ACCESSES] = number + 1
         if bus != header[LAST_BUS]:

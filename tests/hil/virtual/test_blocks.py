@@ -250,3 +250,33 @@ def test_loads_on_two_buses_of_the_m4_do_not_overlap(assemble, first, second, wa
     _run(cpu, assemble(nrf, text).read_bytes())
 
     assert sum(block.bus for block in cpu.stalls()) == waits
+
+
+def test_a_divide_in_code_that_the_program_copied_is_priced(monkeypatch, assemble):
+    """The first time as the shortest, then by its operands: 20 bits each."""
+    core = CoreTiming(ALIGNED_ONLY, ALIGNED_ONLY, lambda a, b, signed: a.bit_length())
+    cpu = _cpu(monkeypatch, core)
+    text = """start: ldr r4, =code
+    ldr r5, =0x20008000
+    ldm r4, {r0-r3}
+    stm r5, {r0-r3}
+    dsb
+    isb
+    movs r6, #5
+    ldr r4, =0xfffff
+    1: adds r0, r5, #1
+    blx r0
+    subs r6, #1
+    bne 1b
+    movs r0, #0
+    EXIT
+    .balign 4
+    code: udiv r7, r4, r6
+    bx lr
+    nop
+    nop
+    nop
+    nop"""
+    _run(cpu, assemble(DISCO, text).read_bytes())
+
+    assert sum(block.divide for block in cpu.stalls()) == 4 * 20

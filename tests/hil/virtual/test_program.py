@@ -68,6 +68,15 @@ def test_asm_program_counts_exactly(assemble):
     assert run.cycles == 1 + 100 * 3 + 99 + 1 + (2 + 1 + 1 + 2)
 
 
+def test_a_branch_to_the_next_instruction_is_taken(assemble):
+    near, far = (
+        run_program(NO_WAITING, assemble(NRF, f"start: {jump}\nmovs r0, #0\nEXIT").read_bytes())
+        for jump in ("b 1f\n1: nop", "b 1f\nnop\nnop\n1: nop")
+    )
+
+    assert near.cycles == far.cycles
+
+
 def test_cycle_counter_is_exact_inside_a_block(assemble):
     """Between the two reads stand 5 ALU instructions and the first read itself (LDR, 2 cycles)."""
     elf = assemble(
