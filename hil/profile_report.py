@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +28,7 @@ from hil.profile import (
 from hil.profile_dwarf import Line
 from hil.profile_source import Frame, plain
 from hil.profile_text import Sources, per, share, short_names, waits
+from hil.report import titled_table
 
 SCHEMA = 1
 
@@ -61,7 +61,7 @@ def _summary(profile: Profile) -> RenderableType:
     whole = profile.whole
     engine = f", engine {profile.engine}" if profile.engine else ""
     title = f"{profile.name}{engine}, {profile.place} (virtual, cycles by {profile.timing_model})"
-    table = _table(title)
+    table = titled_table(title)
     table.add_column("cycles", justify="right")
     table.add_column("%", justify="right")
     table.add_column("spent on", overflow="fold")
@@ -93,7 +93,7 @@ def _beside(profile: Profile) -> str:
 
 
 def _layer_table(profile: Profile, width: int) -> Table:
-    table = _table("by layer, in order of execution")
+    table = titled_table("by layer, in order of execution")
     table.add_column("layer", overflow="fold")
     if width >= WIDE:
         table.add_column("op")
@@ -126,7 +126,7 @@ def _cost_cells(profile: Profile, cost: Cost, *after_share: str) -> tuple[str | 
 
 
 def _memory_table(profile: Profile) -> Table:
-    table = _table("by memory that lets the core wait; code in lines")
+    table = titled_table("by memory that lets the core wait; code in lines")
     table.add_column("memory")
     table.add_column("for")
     _right(table, "accesses", "hits, %", "fills, %", "prefetched, %")
@@ -137,7 +137,7 @@ def _memory_table(profile: Profile) -> Table:
 
 
 def _function_table(profile: Profile, top: int) -> Table:
-    table = _table("by function of the source, inlined copies together")
+    table = titled_table("by function of the source, inlined copies together")
     table.add_column("function", overflow="fold")
     table.add_column("inlined into", overflow="fold")
     _right(table, "cycles", "%", "instruc-\ntions", "cycles\neach")
@@ -161,7 +161,9 @@ def _inlined_into(where: Where) -> str:
 
 
 def _line_table(profile: Profile, top: int, sources: Sources, width: int) -> Table:
-    table = _table("by source line; an inlined function of one line is part of its caller's line")
+    table = titled_table(
+        "by source line; an inlined function of one line is part of its caller's line"
+    )
     table.add_column("line", no_wrap=True)
     table.add_column("source", no_wrap=True)
     _right(table, "cycles", "%", "cycles\neach")
@@ -185,7 +187,7 @@ def _line_table(profile: Profile, top: int, sources: Sources, width: int) -> Tab
 
 
 def _instruction_table(profile: Profile, top: int, width: int) -> Table:
-    table = _table("by instruction")
+    table = titled_table("by instruction")
     table.add_column("address", justify="right", no_wrap=True)
     table.add_column("instruction", no_wrap=True)
     if width >= NARROW:
@@ -234,17 +236,6 @@ def _cycles(units: int) -> str:
 def _right(table: Table, *headings: str) -> None:
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
 
 
 def profile_json(profile: Profile) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def bench_tables(rows: Sequence[Row], *, width: int = WIDE) -> RenderableType:
 
 
 def _bench_table(records: Sequence[Record], width: int) -> Table:
-    table = _table(place_title(records))
+    table = titled_table(place_title(records))
     columns = [column for column in _BENCH_COLUMNS if width >= WIDE or not column.wide_only]
     _add_columns(table, columns)
     baseline = {r.model.sha256: r for r in records if r.engine == "reference"}
@@ -119,7 +119,7 @@ def _bench_cells(record: Record, baseline: Record | None) -> dict[str, str]:
 
 def layer_table(record: Record) -> Table:
     """Cycles of every layer, in execution order, with its share of their sum."""
-    table = _table(f"{record.model.name}, engine {record.engine}, {place_title([record])}")
+    table = titled_table(f"{record.model.name}, engine {record.engine}, {place_title([record])}")
     table.add_column("layer", overflow="fold")
     table.add_column("op")
     for heading in ("MACs", "cycles", "share", "cycles\nper MAC"):
@@ -173,7 +173,7 @@ def _pareto_cells(found: Found) -> list[str]:
 
 def pareto_table(front: PlaceFront, *, width: int = WIDE) -> Table:
     """The front of one place, fastest first, for a terminal of `width` columns."""
-    table = _table(
+    table = titled_table(
         f"{_front_title(front)}: {len(front.front)} of "
         f"{len(front.found)} networks on the front of {_objectives(front)}"
     )
@@ -322,7 +322,8 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _table(title: str) -> Table:
+def titled_table(title: str) -> Table:
+    """An empty table in the style of all."""
     return Table(
         title=title,
         title_justify="left",

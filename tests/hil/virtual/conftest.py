@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,26 @@ def _need_compiler() -> None:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def machine_code(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+    """`machine_code(text, core="cortex-m7")`: the bytes of some instructions."""
+    _need_compiler()
+    folder = tmp_path_factory.mktemp("code")
+
+    @cache
+    def assembled(text: str, core: str = "cortex-m7") -> bytes:
+        fpu = "fpv4-sp-d16" if core == "cortex-m4" else "fpv5-sp-d16"
+        lines = text.replace(";", "\n")
+        (folder / "code.s").write_text(
+            f".syntax unified\n.cpu {core}\n.fpu {fpu}\n.thumb\n{lines}\n"
+        )
+        for command in (
+            ["arm-none-eabi-as", "code.s", "-o", "code.o"],
+            ["arm-none-eabi-objcopy", "-O", "binary", "code.o", "code.bin"],
+        ):
+            subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        return (folder / "code.bin").read_bytes()
+
+    return assembled

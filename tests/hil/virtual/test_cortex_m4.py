@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 
 import pytest
 
@@ -15,21 +14,11 @@ MODEL = timing_model("cortex-m4")
 
 
 @pytest.fixture(scope="module")
-def block(tmp_path_factory):
+def block(machine_code):
     """Instructions of a text, at an address."""
-    folder = tmp_path_factory.mktemp("code")
 
     def assembled(text, address=0):
-        lines = "\n".join(part.strip() for part in text.replace("\n", ";").split(";"))
-        (folder / "code.s").write_text(
-            f".syntax unified\n.cpu cortex-m4\n.fpu fpv4-sp-d16\n.thumb\n{lines}\n"
-        )
-        for command in (
-            ["arm-none-eabi-as", "code.s", "-o", "code.o"],
-            ["arm-none-eabi-objcopy", "-O", "binary", "code.o", "code.bin"],
-        ):
-            subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        return tuple(decode((folder / "code.bin").read_bytes(), address, MODEL.name))
+        return tuple(decode(machine_code(text, MODEL.name), address, MODEL.name))
 
     return assembled
 

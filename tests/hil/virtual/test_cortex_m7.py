@@ -149,21 +149,12 @@ RULES = [
 
 
 @pytest.fixture(scope="module")
-def assembled(tmp_path_factory):
+def assembled(machine_code):
     """Instructions of an assembler text."""
-    folder = tmp_path_factory.mktemp("code")
 
     @cache
     def instructions(text, core="cortex-m7"):
-        (folder / "code.s").write_text(
-            f".syntax unified\n.cpu {core}\n.fpu fpv5-sp-d16\n.thumb\n.balign 8\n{text}\n"
-        )
-        for command in (
-            ["arm-none-eabi-as", "code.s", "-o", "code.o"],
-            ["arm-none-eabi-objcopy", "-O", "binary", "code.o", "code.bin"],
-        ):
-            subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        return tuple(decode((folder / "code.bin").read_bytes(), START, core))
+        return tuple(decode(machine_code(f".balign 8;{text}", core), START, core))
 
     return instructions
 

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
 from hil.virtual.timing import UnknownInstruction, model_id, timing_model
 from hil.virtual.timing.armv7m import CLASS_OF, decode
 
 M4, M7 = timing_model("cortex-m4"), timing_model("cortex-m7")
-
-
-@pytest.fixture(scope="module")
-def code(tmp_path_factory):
-    """Bytes of some instructions."""
-    folder = tmp_path_factory.mktemp("code")
-
-    def assembled(text):
-        (folder / "code.s").write_text(
-            f".syntax unified\n.cpu cortex-m7\n.fpu fpv5-sp-d16\n.thumb\n{text}\n"
-        )
-        for command in (
-            ["arm-none-eabi-as", "code.s", "-o", "code.o"],
-            ["arm-none-eabi-objcopy", "-O", "binary", "code.o", "code.bin"],
-        ):
-            subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        return (folder / "code.bin").read_bytes()
-
-    return assembled
 
 
 # instruction | reads | writes | registers of its address
@@ -95,9 +74,9 @@ vseleq.f32 s0, s1, s2      | s1 s2 flags | s0       |
 """
 
 
-def test_registers_read_written_and_addressed_with(code):
+def test_registers_read_written_and_addressed_with(machine_code):
     rows = [line.split("|") for line in REGISTERS.strip().splitlines()]
-    decoded = list(decode(code("\n".join(row[0] for row in rows)), 0x1000, "any"))
+    decoded = list(decode(machine_code("\n".join(row[0] for row in rows)), 0x1000, "any"))
     names = {"r9": "sb", "r10": "sl", "r11": "fp", "r12": "ip"}
 
     assert len(decoded) == len(rows)
@@ -128,7 +107,7 @@ def test_registers_read_written_and_addressed_with(code):
         ("sub r0, #1", ""),
     ],
 )
-def test_properties(code, text, said):
+def test_properties(machine_code, text, said):
     names = [
         "is_branch",
         "is_direct",
@@ -141,13 +120,13 @@ def test_properties(code, text, said):
         "has_shifted_operand",
         "sets_flags",
     ]
-    instruction = next(decode(code(text), 0x1000, "any"))
+    instruction = next(decode(machine_code(text), 0x1000, "any"))
 
     assert {name for name in names if getattr(instruction, name)} == set(said.split())
 
 
-def test_the_target_of_a_direct_branch(code):
-    assert [i.target for i in decode(code("b .+8\nnop\ncbz r0, .+6"), 0x1000, "any")] == [
+def test_the_target_of_a_direct_branch(machine_code):
+    assert [i.target for i in decode(machine_code("b .+8\nnop\ncbz r0, .+6"), 0x1000, "any")] == [
         0x1008,
         None,
         0x100A,
@@ -155,7 +134,7 @@ def test_the_target_of_a_direct_branch(code):
 
 
 @pytest.mark.parametrize("model", [M4, M7])
-def test_every_class_has_a_cost(model, code):
+def test_every_class_has_a_cost(model, machine_code):
     """Each class that the decoder knows, by one of its instructions."""
     examples = [
         "add r0,r1,r2;lsl.w r0,r1,#1;rev r0,r1;mla r0,r1,r2,r3;udiv r0,r1,r2;ldrh r0,[r1]",
@@ -166,21 +145,21 @@ def test_every_class_has_a_cost(model, code):
     ]
     seen = set()
     for line in examples:
-        block = tuple(decode(code(line.replace(";", "\n")), 0, "any"))
+        block = tuple(decode(machine_code(line.replace(";", "\n")), 0, "any"))
         assert model.pass_block(block, None, False).total > 0
         seen |= {instruction.kind for instruction in block}
 
     assert seen == set(CLASS_OF.values())
 
 
-def test_an_unknown_instruction_is_named_with_its_address(code):
+def test_an_unknown_instruction_is_named_with_its_address(machine_code):
     with pytest.raises(
         UnknownInstruction, match=r"no entry for instruction 'mcr' at pc 0x00001002"
     ):
-        list(decode(code("nop\nmcr p14, 0, r0, c0, c0, 0"), 0x1000, "cortex-m4"))
+        list(decode(machine_code("nop\nmcr p14, 0, r0, c0, c0, 0"), 0x1000, "cortex-m4"))
 
 
-def test_double_precision_is_unknown_to_a_single_precision_unit(code):
+def test_double_precision_is_unknown_to_a_single_precision_unit(machine_code):
     with pytest.raises(UnknownInstruction, match=r"vadd\.f64"):
         list(decode(bytes.fromhex("31ee020b"), 0, "cortex-m4"))
 
