@@ -98,7 +98,12 @@ class Cpu:
         self._engine.ctl_set_cpu_model(_MODELS[board.mcu.core])
         # Aliases last: Unicorn finds translated code by the range that was mapped first, so code is
         # translated anew when it is rewritten through its own address, not through an alias.
-        for region in sorted(self.memory.regions, key=lambda r: r.memory.alias_of is not None):
+        # Small memories mapped before large ones share numbers with them inside Unicorn, and data
+        # written to one then throws away translated code of the other.
+        for region in sorted(
+            self.memory.regions,
+            key=lambda r: (r.memory.alias_of is not None, -r.memory.size_bytes),
+        ):
             access = unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_EXEC
             if region.memory.kind == "ram":
                 access |= unicorn_const.UC_PROT_WRITE
