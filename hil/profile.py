@@ -6,8 +6,8 @@ instruction pays:
 
 * A refill after a taken branch is paid by the branch, which is the last instruction of its block.
 * Waiting for code is paid by the first instruction of the block, a misprediction by the last one.
-* Waiting for data, for unaligned data and for buses is known for a block as a whole: its loads and
-  stores share it evenly. Divides share what their operands cost beyond the shortest divide.
+* Waiting for data, for unaligned data and for another memory is known for a block as a whole: its
+  loads and stores share it evenly. Divides share what their operands cost beyond the shortest one.
 
 Not here: running anything (profile_run), names and source lines (profile_source), output
 (profile_report, profile_annotate, speedscope).
@@ -54,7 +54,7 @@ CAUSES = {
     DATA: "loads and stores, memory or its cache; shared evenly in a block",
     DIVIDE: "the operands need longer than the shortest divide",
     UNALIGNED: "loads and stores at unaligned addresses",
-    BUS: "behind a load on the other bus (code below 0x20000000, RAM), no overlap",
+    BUS: "behind a load from another memory, so without overlap",
 }
 
 _TRANSFERS = frozenset(  # classes of hil.virtual.timing.armv7m

@@ -76,7 +76,7 @@ class BlockStalls(NamedTuple):
     branch: float  # mispredicted
     divide: float  # beyond the shortest
     alignment: float  # of loads and stores
-    bus: float  # loads and stores that would overlap, but go to different buses
+    bus: float  # loads and stores that would overlap, but reach different memories
 
 
 class BlockCounter:

@@ -8,7 +8,7 @@ are the constants below, the Python side is hil/virtual/blocks.py.
 and its bytes: code in RAM is compared byte by byte at every execution and code in flash once after
 each change of the flash, so code that rewrites itself is counted under what it really was. It also
 plays the branch predictor and the instruction side of the memory system. `on_access` plays the data
-side and the buses, `on_divide` reads a divide's operands. Stalls are in 1/256 cycle, for each block
+side, `on_divide` reads a divide's operands. Stalls are in 1/256 cycle, for each block
 by cause.
 
 Cost: an edge that was taken lately is found without a search; a block in a cache that hits costs a
@@ -61,7 +61,7 @@ from numba.extending import intrinsic
     NEW_BLOCK,  # address of a function: is told of a new block, says which of its accesses overlap
     HAS_BUSES,  # whether that matters
     ACCESSES,  # of the current block so far
-    LAST_BUS,  # on which bus the last one went
+    LAST_MEMORY,  # which one the last one reached, as its data path
 ) = range(35)
 HEADER_WORDS = 40
 
@@ -82,7 +82,7 @@ HEADER_WORDS = 40
     DIVIDE,
     ALIGNMENT,
     BUS,
-    OVERLAPS,  # bit k: access k goes out with the data of the access before it, on one bus
+    OVERLAPS,  # bit k: access k goes out with the data of the access before it, if from one memory
 ) = range(15)
 STALL_CAUSES = (FETCH, DATA, BRANCH, DIVIDE, ALIGNMENT, BUS)
 BLOCK_WORDS = 16
@@ -146,7 +146,6 @@ PAGE_COUNT = 1 << 20
 DIVIDE_BITS = 33  # of a dividend's magnitude
 DIVISOR_BITS = 34  # of a divisor, behind its sign: 0 is 0 only, 33 is -1
 MAX_OVERLAPS = 63
-BUS_SHIFT = 29  # code and literals below 0x2000_0000, RAM above it: DDI 0439, bus interfaces
 _WRITE = 17  # UC_MEM_WRITE
 
 
@@ -478,19 +477,18 @@ def on_access(engine: Any, kind: Any, start: Any, length: Any, value: Any, user:
             row = _array(header, BLOCKS, (MAX_BLOCKS, BLOCK_WORDS))[header[CURRENT]]
             row[ALIGNMENT] += extra
             header[STALLED] += extra
+    pages = carray(_pointer(header[PAGES]), PAGE_COUNT, np.uint8)
+    reached = np.int64(pages[address >> PAGE_SHIFT & PAGE_COUNT - 1])
     if header[HAS_BUSES] != 0:
-        number, bus = header[ACCESSES], address >> BUS_SHIFT
+        number = header[ACCESSES]
         header[ACCESSES] = number + 1
-        if bus != header[LAST_BUS]:
-            header[LAST_BUS] = bus
+        if reached != header[LAST_MEMORY]:
+            header[LAST_MEMORY] = reached
             row = _array(header, BLOCKS, (MAX_BLOCKS, BLOCK_WORDS))[header[CURRENT]]
             if number < MAX_OVERLAPS and row[OVERLAPS] >> number & 1:
                 row[BUS] += ONE_CYCLE
                 header[STALLED] += ONE_CYCLE
-    pages = carray(_pointer(header[PAGES]), PAGE_COUNT, np.uint8)
-    path = _array(header, PATHS, (2 * MAX_REGIONS + 2, PATH_WORDS))[
-        np.int64(pages[address >> PAGE_SHIFT & PAGE_COUNT - 1])
-    ]
+    path = _array(header, PATHS, (2 * MAX_REGIONS + 2, PATH_WORDS))[reached]
     if path[IS_PLAIN] == 0 or (is_write and path[IS_PLAIN] == READ_ONLY):
         carray(_pointer(header[KEEPS_PC]), 1, np.uint8)[0] = 0
     if path[ACTIVE] == 0:

@@ -63,8 +63,8 @@ class CoreTiming(NamedTuple):
     # magnitude and of the divisor behind its leading ones or zeros, and on either being 0
     divide_cycles: Callable[[int, int, bool], int]
     predictor: Predictor | None = None
-    # Which of a block's accesses overlap the one before them if both go to one bus, otherwise take
-    # a cycle more: bit k is access number k. None: buses make no difference.
+    # Which of a block's accesses overlap the one before them if both reach one memory, otherwise
+    # take a cycle more: bit k is access number k. None: that makes no difference.
     overlaps: Callable[[Sequence[Instruction]], int] | None = None
 
 

@@ -163,7 +163,7 @@ class CortexM4:
 
 
 def overlaps(block: Sequence[Instruction]) -> int:
-    """See CoreTiming: an access on the code buses and one on the system bus do not overlap [J, M].
+    """See CoreTiming: accesses to two memories do not overlap, on two buses or on one [J, M].
 
     What follows an access that may have been skipped cannot be numbered any more.
     """
