@@ -1,13 +1,15 @@
 """How fast the virtual boards are: `python tests/bench/virtual_speed.py`.
 
 Instructions a second, on one core of this machine, of loops with different blocks and of whole
-inferences: with memory that answers at once (block costs only), and with the board's own memories
-(caches and wait states, looked up at every access). Start-up is left out by the difference of a
-short and a long run. Then what a board takes to start, and the memory of all of it.
+inferences: with block costs only (accesses are not looked at), with memory that answers at once
+(accesses are looked at for their alignment and their memory), and with the board's own memories
+(caches and wait states). Start-up is left out by the difference of a short and a long run. Then
+what a board takes to start, and the memory of all of it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import subprocess
@@ -22,10 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 from support.model_runner import build, limits_of
+from unicorn import unicorn_const
 
 from codegen.generate import generate
 from hil.board import Board, board_ids, get_board
 from hil.board_timing import Timing
+from hil.virtual import cpu
+from hil.virtual.blocks import BlockCounter
 from hil.virtual.place import VirtualPlace
 from hil.virtual.program import ProgramRun, run_program
 
@@ -40,9 +45,20 @@ SHORT, LONG = 6_000_000, 60_000_000  # instructions of each loop
 INFERENCES = (1, 5)
 
 
+class BlocksOnly(BlockCounter):
+    """Does not look at accesses to memory."""
+
+    def _hook(self, kind: int, function: object, first: int = 1, last: int = 0) -> ctypes.c_size_t:
+        if kind & unicorn_const.UC_HOOK_MEM_READ:
+            return ctypes.c_size_t()
+        return super()._hook(kind, function, first, last)
+
+
 def main() -> None:
     """Prints the tables."""
-    print(f"{'M instructions a second':43}   at once   board's    cycles/instr.  s/inference")
+    print(
+        f"{'M instructions a second':43}    blocks   at once   board's    cycles/instr.  s/inference"
+    )
     with tempfile.TemporaryDirectory() as name:
         for board in map(get_board, board_ids()):
             for what, body in BODIES.items():
@@ -64,11 +80,15 @@ def main() -> None:
 
 
 def _row(board: Board, what: str, elfs: list[bytes], of: tuple[int, int] = (0, 1)) -> None:
+    cpu.BlockCounter = BlocksOnly  # type: ignore[misc]
+    blocks = _per_second(replace(board, name="blocks only", timing=Timing()), elfs)
+    cpu.BlockCounter = BlockCounter  # type: ignore[misc]
     at_once = _per_second(replace(board, timing=Timing()), elfs)
     own = _per_second(board, elfs)
     each = f"{own[2] / (of[1] - of[0]):10.3f}" if of != (0, 1) else ""
     print(
-        f"{board.id:17} {what:25} {at_once[0] / 1e6:9.0f} {own[0] / 1e6:9.0f}"
+        f"{board.id:17} {what:25} {blocks[0] / 1e6:9.0f} {at_once[0] / 1e6:9.0f}"
+        f" {own[0] / 1e6:9.0f}"
         f"   {at_once[1]:5.2f} {own[1]:5.2f}  {each}"
     )
 
