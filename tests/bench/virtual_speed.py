@@ -56,9 +56,8 @@ class BlocksOnly(BlockCounter):
 
 def main() -> None:
     """Prints the tables."""
-    print(
-        f"{'M instructions a second':43}    blocks   at once   board's    cycles/instr.  s/inference"
-    )
+    heads = "   blocks   at once   board's    cycles/instr.  s/inference"
+    print(f"{'M instructions a second':43} {heads}")
     with tempfile.TemporaryDirectory() as name:
         for board in map(get_board, board_ids()):
             for what, body in BODIES.items():
