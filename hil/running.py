@@ -38,6 +38,7 @@ class RunReport:
     instructions: int | None
     fault: str | None
     timing_model: str | None
+    memory: dict[str, Any] | None  # wait_states, prefetch, caches_on at the end
     output: bytes
 
     @property
@@ -58,6 +59,9 @@ class RunReport:
             text += f"; {self.cycles:,} cycles ({self.source}, {self.timing_model})"
         if self.instructions is not None:
             text += f", {self.instructions:,} instructions"
+        if self.cycles is not None and self.memory is not None:
+            caches = ", ".join(self.memory["caches_on"]) or "no caches"
+            text += f"; flash at {self.memory['wait_states']} wait states, {caches} on"
         return text
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +76,7 @@ class RunReport:
             "instructions": self.instructions,
             "fault": self.fault,
             "timing_model": self.timing_model,
+            "memory": self.memory,
             "output": self.output.decode("utf-8", "replace"),
         }
 
@@ -122,6 +127,7 @@ def _run_virtual(
         instructions=result.instructions,
         fault=result.fault,
         timing_model=place.timing_model,
+        memory=result.memory,
         output=result.output,
     )
 
@@ -155,5 +161,6 @@ def _run_hardware(
         instructions=None,
         fault=None,
         timing_model=None,
+        memory=None,
         output=bytes(output),
     )

@@ -10,7 +10,7 @@ switched off loses what it holds.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from hil.board import Board
 from hil.board_timing import UNCACHED, AccessPath
@@ -103,6 +103,14 @@ class MemorySystem:
                 self.invalidate(name)
         if before != (self.wait_states, self.prefetch, self.caches_on):
             self._apply()
+
+    def setting(self) -> dict[str, Any]:
+        """What the registers say at present, for people who wonder about cycles."""
+        return {
+            "wait_states": self.wait_states,
+            "prefetch": self.prefetch,
+            "caches_on": sorted(self.caches_on),
+        }
 
     def invalidate(self, cache: str) -> None:
         """The cache is empty; what was changed in it and not written back costs nothing."""

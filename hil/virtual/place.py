@@ -34,6 +34,7 @@ class BoardState(NamedTuple):
     instructions: int | None
     pending_bytes: int  # output that nobody has read yet
     fault: str | None
+    memory: dict[str, Any]  # wait_states, prefetch, caches_on, as the program has set them up
 
 
 class VirtualPlace:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hil.errors import LinkError
 from hil.virtual.place import BoardState, VirtualPlace
@@ -39,6 +39,7 @@ class RunResult:
     instructions: int | None
     output: bytes
     fault: str | None  # the last fault, also one that the program's own handler dealt with
+    memory: dict[str, Any]  # wait_states, prefetch, caches_on at the end
 
 
 def run_elf(
@@ -95,5 +96,11 @@ def _result(
     output: bytearray,
 ) -> RunResult:
     return RunResult(
-        reason, state.exit_code, state.cycles, state.instructions, bytes(output), state.fault
+        reason,
+        state.exit_code,
+        state.cycles,
+        state.instructions,
+        bytes(output),
+        state.fault,
+        state.memory,
     )

@@ -105,6 +105,7 @@ class Server:
             state: dict[str, Any] = {"state": self._state(), "fault": self._fault()}
             state["exit_code"] = self._stop.exit_code if self._stop else None
             state["pending_bytes"] = self._pty.pending_bytes
+            state["memory"] = self.cpu.memory_system.setting()
             state |= {"cycles": None, "instructions": None}
             if state["state"] != "running":
                 try:

@@ -15,7 +15,8 @@ def report(**changes):
         "cycles": 1200,
         "instructions": 1000,
         "fault": None,
-        "timing_model": "cortex-m4-table/1",
+        "timing_model": "cortex-m4/2",
+        "memory": {"wait_states": 5, "prefetch": True, "caches_on": ["dcache", "icache"]},
         "output": b"hello\n",
     }
     return RunReport(**{**values, **changes})
@@ -43,7 +44,8 @@ def test_the_sentence_tells_the_end_the_fault_and_the_cost():
 
     assert sentence == (
         "a.elf on virtual:nrf52840_dk faulted: bus fault, pc 0x10; "
-        "1,200 cycles (virtual, cortex-m4-table/1), 1,000 instructions"
+        "1,200 cycles (virtual, cortex-m4/2), 1,000 instructions; "
+        "flash at 5 wait states, dcache, icache on"
     )
 
 
