@@ -56,32 +56,22 @@ _Static_assert(HSE_HZ % 1000000 == 0, "the PLL's input is HSE_HZ divided to 1 MH
 #define FLASH_ACR_PRFTEN (1u << 8)
 #define FLASH_ACR_ARTEN (1u << 9)
 #define FLASH_ACR_ARTRST (1u << 11) /* only while the accelerator is off */
-/* GPIO (RM 6.4) */
-#define GPIO(pin, offset) REGISTER(0x40020000u + 0x400u * ((pin) / 16u) + (offset))
-#define GPIO_MODER(pin) GPIO(pin, 0x00u)
-#define GPIO_OSPEEDR(pin) GPIO(pin, 0x08u)
-#define GPIO_PUPDR(pin) GPIO(pin, 0x0Cu)
-#define GPIO_BSRR(pin) GPIO(pin, 0x18u)
-#define GPIO_AFR(pin) GPIO(pin, 0x20u + 4u * ((pin) % 16u / 8u))
-#define GPIO_MODER_OUTPUT 1u
-#define GPIO_MODER_ALTERNATE 2u
-#define GPIO_OSPEEDR_HIGH 2u
-#define GPIO_PUPDR_PULL_UP 1u
+#define GPIO_BASE 0x40020000u /* RM 2.2 */
 /* USART (RM 31.8): base address, enable bit, clock and alternate function (DS, alternate function mapping) of the one that is wired */
 #if UART == 1
-#define USART(offset) REGISTER(0x40011000u + (offset))
+#define USART_BASE 0x40011000u
 #define USART_ENR RCC_APB2ENR
 #define USART_EN (1u << 4)
 #define USART_CLOCK_HZ APB2_HZ
 #define USART_AF 7u
 #elif UART == 3
-#define USART(offset) REGISTER(0x40004800u + (offset))
+#define USART_BASE 0x40004800u
 #define USART_ENR RCC_APB1ENR
 #define USART_EN (1u << 18)
 #define USART_CLOCK_HZ APB1_HZ
 #define USART_AF 7u
 #elif UART == 6
-#define USART(offset) REGISTER(0x40011400u + (offset))
+#define USART_BASE 0x40011400u
 #define USART_ENR RCC_APB2ENR
 #define USART_EN (1u << 5)
 #define USART_CLOCK_HZ APB2_HZ
@@ -89,28 +79,6 @@ _Static_assert(HSE_HZ % 1000000 == 0, "the PLL's input is HSE_HZ divided to 1 MH
 #else
 #error "UART in the board file should be 1, 3 or 6"
 #endif
-#define USART_CR1 USART(0x00u)
-#define USART_CR1_UE (1u << 0)
-#define USART_CR1_RE (1u << 2)
-#define USART_CR1_TE (1u << 3)
-#define USART_BRR USART(0x0Cu)
-#define USART_ISR USART(0x1Cu)
-#define USART_ISR_ORE (1u << 3)
-#define USART_ISR_RXNE (1u << 5)
-#define USART_ISR_TC (1u << 6)
-#define USART_ISR_TXE (1u << 7)
-#define USART_ICR USART(0x20u)
-#define USART_ICR_ORECF (1u << 3)
-#define USART_RDR USART(0x24u)
-#define USART_TDR USART(0x28u)
-/* TIM2 (RM 23.4) */
-#define TIM2_CR1 REGISTER(0x40000000)
-#define TIM2_CR1_CEN (1u << 0)
-#define TIM2_EGR REGISTER(0x40000014)
-#define TIM2_EGR_UG (1u << 0)
-#define TIM2_CNT REGISTER(0x40000024)
-#define TIM2_PSC REGISTER(0x40000028)
-#define TIM2_ARR REGISTER(0x4000002C)
 /* Caches of the Cortex-M7 (PM, system control block and cache maintenance) */
 #define SCB_CCR_DC (1u << 16)
 #define SCB_CCR_IC (1u << 17)
@@ -121,11 +89,7 @@ _Static_assert(HSE_HZ % 1000000 == 0, "the PLL's input is HSE_HZ divided to 1 MH
 #define SCB_DCISW REGISTER(0xE000EF60)
 #define SCB_DCCISW REGISTER(0xE000EF74)
 
-static void wait_for(volatile uint32_t *reg, uint32_t mask, uint32_t value)
-{
-    while ((*reg & mask) != value) {
-    }
-}
+#include "stm32.h"
 
 /* RM 4.1.4, entering over-drive mode; RM 3.3, raising the clock: wait states first. */
 static void clocks_init(void)
@@ -185,19 +149,6 @@ static void caches_off(void)
     cortex_m_sync();
 }
 
-static void pin_mode(uint32_t pin, uint32_t mode)
-{
-    GPIO_MODER(pin) = (GPIO_MODER(pin) & ~(3u << 2 * (pin % 16))) | mode << 2 * (pin % 16);
-}
-
-static void uart_pin(uint32_t pin)
-{
-    GPIO_AFR(pin) = (GPIO_AFR(pin) & ~(0xFu << 4 * (pin % 8))) | USART_AF << 4 * (pin % 8);
-    GPIO_OSPEEDR(pin) |= GPIO_OSPEEDR_HIGH << 2 * (pin % 16);
-    GPIO_PUPDR(pin) = (GPIO_PUPDR(pin) & ~(3u << 2 * (pin % 16))) | GPIO_PUPDR_PULL_UP << 2 * (pin % 16);
-    pin_mode(pin, GPIO_MODER_ALTERNATE);
-}
-
 void port_init(void)
 {
     clocks_init();
@@ -208,56 +159,7 @@ void port_init(void)
     USART_ENR |= USART_EN;
     (void)USART_ENR;
 
-    TIM2_PSC = TIM2_HZ / 1000000u - 1;
-    TIM2_ARR = 0xFFFFFFFFu;
-    TIM2_EGR = TIM2_EGR_UG; /* takes the prescaler over */
-    TIM2_CR1 = TIM2_CR1_CEN;
-
-    port_trigger(0);
-    pin_mode(TRIGGER_PIN, GPIO_MODER_OUTPUT);
-    uart_pin(UART_TX_PIN);
-    uart_pin(UART_RX_PIN);
-    USART_BRR = (USART_CLOCK_HZ + HIL_BAUD / 2u) / HIL_BAUD;
-    USART_CR1 = USART_CR1_UE | USART_CR1_RE | USART_CR1_TE;
-}
-
-uint32_t port_clock_hz(void)
-{
-    return HIL_CLOCK_HZ;
-}
-
-uint8_t port_uart_read(void)
-{
-    for (;;) {
-        uint32_t status = USART_ISR;
-        if ((status & USART_ISR_ORE) != 0) {
-            USART_ICR = USART_ICR_ORECF; /* a byte was lost; the command's CRC will tell */
-        }
-        if ((status & USART_ISR_RXNE) != 0) {
-            return (uint8_t)USART_RDR;
-        }
-    }
-}
-
-void port_uart_write(uint8_t byte)
-{
-    wait_for(&USART_ISR, USART_ISR_TXE, USART_ISR_TXE);
-    USART_TDR = byte;
-}
-
-void port_uart_flush(void)
-{
-    wait_for(&USART_ISR, USART_ISR_TC, USART_ISR_TC);
-}
-
-uint32_t port_coarse_us(void)
-{
-    return TIM2_CNT;
-}
-
-void port_trigger(int high)
-{
-    GPIO_BSRR(TRIGGER_PIN) = 1u << (TRIGGER_PIN % 16 + (high != 0 ? 0 : 16));
+    stm32_start(TIM2_HZ, UART_TX_PIN, UART_RX_PIN, (USART_CLOCK_HZ + HIL_BAUD / 2u) / HIL_BAUD);
 }
 
 void port_memory(int with_caches, uint32_t more_wait_states)
@@ -274,9 +176,4 @@ void port_memory(int with_caches, uint32_t more_wait_states)
         FLASH_ACR |= FLASH_ACR_ARTEN;
         caches_on();
     }
-}
-
-_Noreturn void port_reset(void)
-{
-    cortex_m_reset();
 }

@@ -61,50 +61,14 @@ _Static_assert(LSE_HZ == 32768, "MSI is trimmed by a crystal of 32.768 kHz");
 #define FLASH_ACR_DCEN (1u << 10)
 #define FLASH_ACR_ICRST (1u << 11) /* only while the cache is off */
 #define FLASH_ACR_DCRST (1u << 12)
-/* GPIO (RM, GPIO registers) */
-#define GPIO(pin, offset) REGISTER(0x48000000u + 0x400u * ((pin) / 16u) + (offset))
-#define GPIO_MODER(pin) GPIO(pin, 0x00u)
-#define GPIO_OSPEEDR(pin) GPIO(pin, 0x08u)
-#define GPIO_PUPDR(pin) GPIO(pin, 0x0Cu)
-#define GPIO_BSRR(pin) GPIO(pin, 0x18u)
-#define GPIO_AFR(pin) GPIO(pin, 0x20u + 4u * ((pin) % 16u / 8u))
-#define GPIO_MODER_OUTPUT 1u
-#define GPIO_MODER_ALTERNATE 2u
-#define GPIO_OSPEEDR_HIGH 2u
-#define GPIO_PUPDR_PULL_UP 1u
-#define GPIO_AFR_LPUART1 8u /* DS, alternate function */
-/* LPUART1 (RM, LPUART registers); clocked by APB1 as after reset */
-#define LPUART_CR1 REGISTER(0x40008000)
-#define LPUART_CR1_UE (1u << 0)
-#define LPUART_CR1_RE (1u << 2)
-#define LPUART_CR1_TE (1u << 3)
-#define LPUART_BRR REGISTER(0x4000800C)
+#define GPIO_BASE 0x48000000u /* RM, memory map */
+/* LPUART1; clocked by APB1 as after reset */
+#define USART_BASE 0x40008000u /* RM, memory map */
+#define USART_AF 8u            /* DS, alternate function */
 #define LPUART_BRR_VALUE ((uint32_t)((256ull * HIL_CLOCK_HZ + HIL_BAUD / 2u) / HIL_BAUD)) /* RM, LPUART baud rate */
-#define LPUART_ISR REGISTER(0x4000801C)
-#define LPUART_ISR_ORE (1u << 3)
-#define LPUART_ISR_RXNE (1u << 5)
-#define LPUART_ISR_TC (1u << 6)
-#define LPUART_ISR_TXE (1u << 7)
-#define LPUART_ICR REGISTER(0x40008020)
-#define LPUART_ICR_ORECF (1u << 3)
-#define LPUART_RDR REGISTER(0x40008024)
-#define LPUART_TDR REGISTER(0x40008028)
-/* TIM2 (RM, general-purpose timers) */
-#define TIM2_CR1 REGISTER(0x40000000)
-#define TIM2_CR1_CEN (1u << 0)
-#define TIM2_EGR REGISTER(0x40000014)
-#define TIM2_EGR_UG (1u << 0)
-#define TIM2_CNT REGISTER(0x40000024)
-#define TIM2_PSC REGISTER(0x40000028)
-#define TIM2_ARR REGISTER(0x4000002C)
-
 _Static_assert(LPUART_BRR_VALUE >= 0x300 && LPUART_BRR_VALUE <= 0xFFFFF, "what LPUART_BRR takes");
 
-static void wait_for(volatile uint32_t *reg, uint32_t mask, uint32_t value)
-{
-    while ((*reg & mask) != value) {
-    }
-}
+#include "stm32.h"
 
 /* LSE lies in the backup domain: it keeps running over a reset, and takes up to seconds to start only after power-on. */
 static void msi_trim(void)
@@ -139,19 +103,6 @@ static void clocks_init(void)
     RCC_CFGR &= ~RCC_CFGR_HPRE;
 }
 
-static void pin_mode(uint32_t pin, uint32_t mode)
-{
-    GPIO_MODER(pin) = (GPIO_MODER(pin) & ~(3u << 2 * (pin % 16))) | mode << 2 * (pin % 16);
-}
-
-static void uart_pin(uint32_t pin)
-{
-    GPIO_AFR(pin) = (GPIO_AFR(pin) & ~(0xFu << 4 * (pin % 8))) | GPIO_AFR_LPUART1 << 4 * (pin % 8);
-    GPIO_OSPEEDR(pin) |= GPIO_OSPEEDR_HIGH << 2 * (pin % 16);
-    GPIO_PUPDR(pin) = (GPIO_PUPDR(pin) & ~(3u << 2 * (pin % 16))) | GPIO_PUPDR_PULL_UP << 2 * (pin % 16);
-    pin_mode(pin, GPIO_MODER_ALTERNATE);
-}
-
 void port_init(void)
 {
     RCC_APB1ENR1 |= RCC_APB1ENR1_PWREN | RCC_APB1ENR1_TIM2EN;
@@ -162,56 +113,7 @@ void port_init(void)
     msi_trim();
     clocks_init();
 
-    TIM2_PSC = HIL_CLOCK_HZ / 1000000u - 1;
-    TIM2_ARR = 0xFFFFFFFFu;
-    TIM2_EGR = TIM2_EGR_UG; /* takes the prescaler over */
-    TIM2_CR1 = TIM2_CR1_CEN;
-
-    port_trigger(0);
-    pin_mode(TRIGGER_PIN, GPIO_MODER_OUTPUT);
-    uart_pin(LPUART1_TX_PIN);
-    uart_pin(LPUART1_RX_PIN);
-    LPUART_BRR = LPUART_BRR_VALUE;
-    LPUART_CR1 = LPUART_CR1_UE | LPUART_CR1_RE | LPUART_CR1_TE;
-}
-
-uint32_t port_clock_hz(void)
-{
-    return HIL_CLOCK_HZ;
-}
-
-uint8_t port_uart_read(void)
-{
-    for (;;) {
-        uint32_t status = LPUART_ISR;
-        if ((status & LPUART_ISR_ORE) != 0) {
-            LPUART_ICR = LPUART_ICR_ORECF; /* a byte was lost; the command's CRC will tell */
-        }
-        if ((status & LPUART_ISR_RXNE) != 0) {
-            return (uint8_t)LPUART_RDR;
-        }
-    }
-}
-
-void port_uart_write(uint8_t byte)
-{
-    wait_for(&LPUART_ISR, LPUART_ISR_TXE, LPUART_ISR_TXE);
-    LPUART_TDR = byte;
-}
-
-void port_uart_flush(void)
-{
-    wait_for(&LPUART_ISR, LPUART_ISR_TC, LPUART_ISR_TC);
-}
-
-uint32_t port_coarse_us(void)
-{
-    return TIM2_CNT;
-}
-
-void port_trigger(int high)
-{
-    GPIO_BSRR(TRIGGER_PIN) = 1u << (TRIGGER_PIN % 16 + (high != 0 ? 0 : 16));
+    stm32_start(HIL_CLOCK_HZ, LPUART1_TX_PIN, LPUART1_RX_PIN, LPUART_BRR_VALUE);
 }
 
 void port_memory(int caches_on, uint32_t more_wait_states)
@@ -225,9 +127,4 @@ void port_memory(int caches_on, uint32_t more_wait_states)
         FLASH_ACR |= FLASH_ACR_ICEN | FLASH_ACR_DCEN;
     }
     cortex_m_sync();
-}
-
-_Noreturn void port_reset(void)
-{
-    cortex_m_reset();
 }
