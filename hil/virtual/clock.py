@@ -98,8 +98,7 @@ class CycleClock:
         if address + len(code) != target:
             return True
         last = decode_block(code, address, self.core)[-1]
-        branches = last.kind in ("branch", "table_branch") or last.writes_pc
-        return branches and not last.conditional
+        return last.is_branch and not last.conditional
 
     def _instructions(self, edge: int) -> tuple[Instruction, ...]:
         address, code = self._blocks.block(self._blocks.edge(edge)[1])

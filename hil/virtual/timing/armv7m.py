@@ -140,16 +140,6 @@ class Instruction:
         return self.target is not None
 
     @property
-    def is_call(self) -> bool:
-        """Whether it writes the return address: BL, BLX."""
-        return self.name in ("bl", "blx")
-
-    @property
-    def is_literal(self) -> bool:
-        """Whether it loads from an address relative to the program counter."""
-        return "pc" in self.addresses and self.kind in ("load", "load_pair", "fp_load")
-
-    @property
     def has_register_offset(self) -> bool:
         """Whether a register is added to the base of its address."""
         return len(self.addresses) == 2 or _TWICE_THE_SAME.search(self.operands) is not None

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
-from hil.virtual.timing import BlockTiming, CoreTiming, Predictor, Stall
+from hil.virtual.timing import ALIGNED_ONLY, BlockTiming, CoreTiming, Predictor, Stall
 from hil.virtual.timing import cortex_m7_units as units
 from hil.virtual.timing.armv7m import Instruction
 from hil.virtual.timing.cortex_m7_units import LATENCIES, Demand, demand
@@ -227,7 +227,6 @@ _UNALIGNED_READ = (
     (0, 3, 3, 3) * 2,
     (0,) * 8,
 )
-_ALIGNED = ((0,) * 8,) * 4
 
 # jnk0le measures 8 cycles for a loop that is mispredicted when entered and when left, 6 if the
 # flags were set three cycles before the branch: 4 and 3 for one misprediction. His AES functions
@@ -237,7 +236,7 @@ _ALIGNED = ((0,) * 8,) * 4
 # ones met for the first time (found while decoding).
 CortexM7.core = CoreTiming(
     unaligned_read=_UNALIGNED_READ,
-    unaligned_write=_ALIGNED,
+    unaligned_write=ALIGNED_ONLY,
     divide_cycles=divide_cycles,
     predictor=Predictor(entries=256, mispredict_cycles=4, indirect_cycles=5, unknown_cycles=3),
 )
