@@ -127,24 +127,18 @@ class _Problem:
         """To the least squares of the linear problem, within the bounds; only `free` ones move."""
         step = np.zeros_like(x)
         if free:
-            solved = scipy.optimize.least_squares(
-                lambda part: differences + jacobian[:, free] @ part,
-                np.zeros(len(free)),
-                jac=lambda part: jacobian[:, free],
-                bounds=(_open(self.lower[free] - x[free]), self.upper[free] - x[free]),
-                method="dogbox",
-                x_scale=self.ranges[free],
-                xtol=1e-12,
-                ftol=1e-12,
-                gtol=1e-12,
+            span = self.ranges[free]  # so that all columns are of a size
+            solved = scipy.optimize.lsq_linear(
+                jacobian[:, free] * span,
+                -differences,
+                bounds=(
+                    (self.lower[free] - x[free]) / span,
+                    (self.upper[free] - x[free]) / span,
+                ),
+                method="bvls",
             )
-            step[free] = solved.x
+            step[free] = solved.x * span
         return step
-
-
-def _open(lower: Vector) -> Vector:
-    """A start at 0 must not lie below the lower bound by a rounding error."""
-    return np.minimum(lower, 0.0)
 
 
 def _independent(scaled: Vector) -> list[int]:
