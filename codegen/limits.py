@@ -14,7 +14,9 @@ class BoardLimits:
     """One board as the generator sees it: which instructions there are, and how much memory.
 
     `features` are those of the board file ("dsp", "fpv4-sp", "icache", ...). `ram_bytes` is the
-    longest run of RAM, `flash_bytes` the whole flash.
+    longest run of RAM, `flash_bytes` the whole flash. The last three say how constants are read at
+    the operating point: a read that misses fetches `flash_line_bytes` and waits `flash_fill_cycles`
+    longer than RAM; `data_cache_bytes` of flash stay near (0: only the last line).
     """
 
     board: str
@@ -22,6 +24,14 @@ class BoardLimits:
     features: tuple[str, ...]
     ram_bytes: int
     flash_bytes: int
+    flash_fill_cycles: float = 0.0
+    flash_line_bytes: int = 4
+    data_cache_bytes: int = 0
+
+    @property
+    def flash_byte_cycles(self) -> float:
+        """Cycles that a byte of constants costs more than RAM when it is read once, in order."""
+        return self.flash_fill_cycles / self.flash_line_bytes
 
     @property
     def arena_limit_bytes(self) -> int:

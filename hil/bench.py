@@ -60,12 +60,16 @@ class Row:
 
 def board_limits(board: Board) -> BoardLimits:
     """What code generation must know of a board."""
+    line_bytes, fill_cycles, cache_bytes = board.timing.constant_reads(board.flash_memory.name)
     return BoardLimits(
         board=board.id,
         core=board.mcu.core,
         features=board.mcu.features,
         ram_bytes=board.ram_bytes,
         flash_bytes=board.flash_bytes,
+        flash_fill_cycles=fill_cycles,
+        flash_line_bytes=line_bytes,
+        data_cache_bytes=cache_bytes,
     )
 
 

@@ -17,7 +17,7 @@ from codegen.errors import DoesNotFit
 from codegen.ir import DType, Graph, Op, Reshape, Tensor
 from codegen.kernels import Kernel, choose
 from codegen.kernels.context import Array, Context, constant_name
-from codegen.limits import STACK_RESERVE_BYTES
+from codegen.limits import STACK_RESERVE_BYTES, BoardLimits
 from codegen.manifest import BuildEntry, LayerEntry, Manifest, model_entry, tensor_entry
 from codegen.planner import Overlap, Plan, plan, require_fit
 
@@ -78,22 +78,26 @@ def generate_tiny(job: Job) -> Generated:
     graph = passes.run(job.graph)
     _require_each_tensor_fits(job, graph)
     options: dict[str, str] = {"objective": job.options.objective}
-    kernels, memory = _chosen_for(graph, job.options.objective)
+    kernels, memory = _chosen_for(graph, job.options.objective, job.board)
     if memory.arena_bytes > job.board.arena_limit_bytes and job.options.objective != "sram":
-        kernels, memory = _chosen_for(graph, "sram")
+        kernels, memory = _chosen_for(graph, "sram", job.board)
         options["kernels"] = "sram"
     require_fit(graph, memory, job.board.arena_limit_bytes, _arena_words(job))
     return emit_model(job, graph, kernels, memory, options)
 
 
-def _chosen_for(graph: Graph, objective: Objective) -> tuple[dict[int, Kernel], Plan]:
+def _chosen_for(
+    graph: Graph, objective: Objective, board: BoardLimits
+) -> tuple[dict[int, Kernel], Plan]:
     """The kernel of each op that is best for an objective, and the plan with these kernels."""
     kernels = {
-        index: choose(graph, op, objective)
+        index: choose(graph, op, objective, board)
         for index, op in enumerate(graph.ops)
         if not isinstance(op, Reshape)
     }
-    costs = {index: kernel.cost(graph, graph.ops[index]) for index, kernel in kernels.items()}
+    costs = {
+        index: kernel.cost(graph, graph.ops[index], board) for index, kernel in kernels.items()
+    }
     memory = plan(
         graph,
         scratch={index: cost.scratch_bytes for index, cost in costs.items() if cost.scratch_bytes},
@@ -137,7 +141,9 @@ def emit_model(
         DoesNotFit: the constants are larger than the board's flash.
     """
     layers = [
-        _layer(graph, memory, index, kernels[index]) for index in memory.order if index in kernels
+        _layer(job.board, graph, memory, index, kernels[index])
+        for index in memory.order
+        if index in kernels
     ]
     arrays = [array for layer in layers for array in layer.op.arrays]
     weights_bytes = sum(array.size_bytes for array in arrays)
@@ -154,14 +160,14 @@ def emit_model(
     )
 
 
-def _layer(graph: Graph, memory: Plan, index: int, kernel: Kernel) -> Layer:
+def _layer(board: BoardLimits, graph: Graph, memory: Plan, index: int, kernel: Kernel) -> Layer:
     op = graph.ops[index]
     context = kernel.context(graph, op)
     arguments = [_operand(graph, op, position) for position in context.operands]
     arguments += [f"at({_tensor_place(graph.tensors[i])})" for i in op.outputs]
     if context.scratch_bytes:
         arguments.append(f"at({_scratch_place(op)})")
-    aliasing = _aliasing(kernel.cost(graph, op).overlaps)
+    aliasing = _aliasing(kernel.cost(graph, op, board).overlaps)
     return Layer(context, kernel, ", ".join(arguments), aliasing)
 
 

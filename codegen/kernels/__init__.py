@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from codegen.errors import UnsupportedOp
 from codegen.ir import Graph, Op
+from codegen.limits import BoardLimits
 from codegen.planner import Overlap
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Cost:
     """What a kernel needs for one op, estimated before any C exists.
 
     Args:
-        cycles: estimate for a Cortex-M4 without wait states; only the order of variants matters.
+        cycles: estimate for the board's core and memories; only the order of variants matters.
         flash_bytes: constants (exact) and code (estimate).
         scratch_bytes: arena bytes that live only during the op.
         overlaps: inputs that the output may lie over when they die at this op.
@@ -47,7 +48,7 @@ class Kernel:
         op: the ops that it may run.
         template: file under codegen/templates.
         refuse: why it cannot run this op, or None when it can.
-        cost: what the op would cost with it.
+        cost: what the op would cost with it on a board.
         context: what the template is rendered with.
     """
 
@@ -55,7 +56,7 @@ class Kernel:
     op: tuple[type[Op], ...]
     template: str
     refuse: Callable[[Graph, Op], str | None]
-    cost: Callable[[Graph, Op], Cost]
+    cost: Callable[[Graph, Op, BoardLimits], Cost]
     context: Callable[[Graph, Op], Context]
 
 
@@ -106,11 +107,11 @@ def working_bytes(graph: Graph, op: Op, cost: Cost) -> int:
     return together + cost.scratch_bytes
 
 
-def choose(graph: Graph, op: Op, objective: str) -> Kernel:
+def choose(graph: Graph, op: Op, objective: str, board: BoardLimits) -> Kernel:
     """The kernel with the fewest cycles, arena bytes or flash bytes; on a tie the quickest."""
 
     def key(kernel: Kernel) -> tuple[int, int, str]:
-        cost = kernel.cost(graph, op)
+        cost = kernel.cost(graph, op, board)
         first = {
             "latency": cost.cycles,
             "sram": working_bytes(graph, op, cost),

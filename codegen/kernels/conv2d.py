@@ -28,6 +28,7 @@ from codegen.kernels.packing import (
     refuse_pairs,
     scaling,
 )
+from codegen.limits import BoardLimits
 from codegen.planner import Overlap
 
 #: Pixels whose sums are computed together.
@@ -297,7 +298,7 @@ def _steps(shape: Window, pixels_per_step: int) -> Overlap:
     return forward_overlap(lowest_read, written_end)
 
 
-def _pointwise_cost(graph: Graph, op: Op, *, layout: Layout) -> Cost:
+def _pointwise_cost(graph: Graph, op: Op, board: BoardLimits, *, layout: Layout) -> Cost:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     shape = window(graph, op)
     pixels = shape.batch * shape.pixels
@@ -309,7 +310,7 @@ def _pointwise_cost(graph: Graph, op: Op, *, layout: Layout) -> Cost:
     )
 
 
-def _column_cost(graph: Graph, op: Op, *, layout: Layout) -> Cost:
+def _column_cost(graph: Graph, op: Op, board: BoardLimits, *, layout: Layout) -> Cost:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     shape = window(graph, op)
     pixels = shape.batch * shape.pixels
@@ -341,7 +342,7 @@ def _plain_context(graph: Graph, op: Op) -> ConvContext:
     return _context(graph, op, layer, arrays)
 
 
-def _plain_cost(graph: Graph, op: Op) -> Cost:
+def _plain_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     shape = window(graph, op)
     return Cost(

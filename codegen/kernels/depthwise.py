@@ -20,6 +20,7 @@ from codegen.kernels.packing import (
     product,
     scaling,
 )
+from codegen.limits import BoardLimits
 from codegen.planner import Overlap
 
 #: Kernels are unrolled; beyond this a loop is better.
@@ -145,7 +146,7 @@ def _refuse_planes(graph: Graph, op: Op, *, planes: int) -> str | None:
     return None
 
 
-def _planes_cost(graph: Graph, op: Op, *, planes: int) -> Cost:
+def _planes_cost(graph: Graph, op: Op, board: BoardLimits, *, planes: int) -> Cost:
     assert isinstance(op, DepthwiseConv2D)
     shape = window(graph, op)
     gather_cycles = shape.in_h * shape.in_w * shape.in_c * (3 if planes == 4 else 5)
@@ -191,7 +192,7 @@ def _planes_context(graph: Graph, op: Op, *, planes: int) -> DepthwiseContext:
     return _context(graph, op, layer, arrays, scales.name, planes, planes * _plane_bytes(shape))
 
 
-def _plain_cost(graph: Graph, op: Op) -> Cost:
+def _plain_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     assert isinstance(op, DepthwiseConv2D)
     shape = window(graph, op)
     return Cost(

@@ -9,6 +9,7 @@ from codegen.ir import Add, Graph, Mul, Op, Sub
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Context, common
 from codegen.kernels.strides import Axes, collapsed_together, row_major_strides
+from codegen.limits import BoardLimits
 from codegen.planner import Overlap
 
 
@@ -44,7 +45,7 @@ def _axes(graph: Graph, op: Op) -> tuple[Axes, Axes]:
     return collapsed_together(out_shape, strides_a, strides_b)
 
 
-def _cost(graph: Graph, op: Op) -> Cost:
+def _cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     out = graph.tensors[op.outputs[0]]
     overlaps = tuple(
         Overlap(input=position, distance=0, is_exact=True)

@@ -23,6 +23,7 @@ from codegen.kernels.packing import (
     refuse_pairs,
     scaling,
 )
+from codegen.limits import BoardLimits
 
 #: Outputs whose sums are computed together.
 TILE = 8
@@ -100,7 +101,7 @@ def _refuse_words(graph: Graph, op: Op, *, layout: Layout) -> str | None:
     return reason
 
 
-def _words_cost(graph: Graph, op: Op, *, layout: Layout) -> Cost:
+def _words_cost(graph: Graph, op: Op, board: BoardLimits, *, layout: Layout) -> Cost:
     rows, in_features, out_features = _features(graph, op)
     words = -(-in_features // 4)
     tiles, left = divmod(out_features, TILE)
@@ -134,7 +135,7 @@ def _words_context(graph: Graph, op: Op, *, layout: Layout) -> DenseContext:
     return _context(graph, op, layer, arrays, layout, scales.name)
 
 
-def _plain_cost(graph: Graph, op: Op) -> Cost:
+def _plain_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     _, in_features, out_features = _features(graph, op)
     return Cost(
         cycles=6 * op_macs(graph, op) + 40 * out_features,

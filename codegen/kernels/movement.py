@@ -10,6 +10,7 @@ from codegen.ir import Concatenation, Graph, Op, Pad, StridedSlice, Transpose
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Context, common
 from codegen.kernels.strides import Axes, collapsed, collapsed_together, row_major_strides
+from codegen.limits import BoardLimits
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -98,11 +99,11 @@ def _concatenation_context(graph: Graph, op: Op) -> ConcatenationContext:
     )
 
 
-def _element_cost(graph: Graph, op: Op) -> Cost:
+def _element_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     return Cost(cycles=8 * graph.tensors[op.outputs[0]].elements, flash_bytes=200)
 
 
-def _copy_cost(graph: Graph, op: Op) -> Cost:
+def _copy_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     return Cost(cycles=2 * graph.tensors[op.outputs[0]].elements, flash_bytes=150)
 
 

@@ -13,6 +13,7 @@ from codegen.kernels.context import Context, common
 from codegen.kernels.conv2d import Window
 from codegen.kernels.overlap import forward_overlap
 from codegen.kernels.strides import Axes, collapsed, row_major_strides
+from codegen.limits import BoardLimits
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -48,7 +49,7 @@ def _window(graph: Graph, op: Op) -> Window:
     )
 
 
-def _pool_cost(graph: Graph, op: Op) -> Cost:
+def _pool_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     shape = _window(graph, op)
     pixel = np.arange(shape.batch * shape.pixels, dtype=np.int64)
     read = shape.lowest_read(pixel)
@@ -90,7 +91,7 @@ def _mean_axes(graph: Graph, op: Mean) -> tuple[Axes, Axes]:
     return collapsed(kept), collapsed([axes[i] for i in op.axes])
 
 
-def _mean_cost(graph: Graph, op: Op) -> Cost:
+def _mean_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     elements = graph.tensors[op.inputs[0]].elements
     return Cost(cycles=8 * elements + 40 * graph.tensors[op.outputs[0]].elements, flash_bytes=250)
 

@@ -9,6 +9,7 @@ from codegen import fixed_point
 from codegen.ir import Dequantize, DType, Graph, Op, Quantize
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Context, common
+from codegen.limits import BoardLimits
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -58,7 +59,7 @@ def _refuse_but(dtype: DType) -> Callable[[Graph, Op], str | None]:
     return refuse
 
 
-def _cost(graph: Graph, op: Op) -> Cost:
+def _cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     return Cost(cycles=20 * graph.tensors[op.outputs[0]].elements, flash_bytes=150)
 
 

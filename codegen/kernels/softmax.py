@@ -9,6 +9,7 @@ from codegen.ir import Graph, Op, Softmax
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Array, Context, common
 from codegen.kernels.overlap import IN_PLACE
+from codegen.limits import BoardLimits
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -20,7 +21,7 @@ class SoftmaxContext(Context):
     cutoff: int
 
 
-def _cost(graph: Graph, op: Op) -> Cost:
+def _cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     tensor = graph.tensors[op.inputs[0]]
     return Cost(cycles=60 * tensor.elements + 200, flash_bytes=1300, overlaps=(IN_PLACE,))
 

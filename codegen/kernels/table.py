@@ -11,6 +11,7 @@ from codegen.ir import DType, Graph, HardSwish, LeakyRelu, Logistic, Op, Quantiz
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Array, Context, common
 from codegen.kernels.overlap import IN_PLACE
+from codegen.limits import BoardLimits
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -26,7 +27,7 @@ def _refuse(graph: Graph, op: Op) -> str | None:
     return None
 
 
-def _cost(graph: Graph, op: Op) -> Cost:
+def _cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     elements = graph.tensors[op.inputs[0]].elements
     return Cost(cycles=6 * elements, flash_bytes=300, overlaps=(IN_PLACE,))
 

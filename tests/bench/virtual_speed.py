@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from support.model_runner import build, limits_of
+from support.model_runner import build
 from unicorn import unicorn_const
 
 from codegen.generate import generate
+from hil.bench import board_limits
 from hil.board import Board, board_ids, get_board
 from hil.board_timing import Timing
 from hil.virtual import cpu
@@ -135,7 +136,7 @@ def _inferences(board: Board, model: Path, folder: Path) -> list[bytes]:
     folder.mkdir(parents=True)
     data = model.read_bytes()
     manifest = generate(
-        data, name=model.stem, engine="tiny", board=limits_of(board), out_dir=folder
+        data, name=model.stem, engine="tiny", board=board_limits(board), out_dir=folder
     )
     random = np.random.default_rng(0)
     shapes = [i.shape for i in manifest.inputs]

@@ -14,6 +14,7 @@ from codegen.engines import EngineOptions, Objective
 from codegen.export_tflite import export_tflite
 from codegen.generate import generate
 from codegen.import_tflite import import_tflite
+from hil.bench import board_limits
 from hil.board import Board
 from hil.oracle import Oracle
 
@@ -24,7 +25,7 @@ def assert_equal_to_the_oracle(
     rng = np.random.default_rng(1)
     batch = [random_inputs(rng, import_tflite(tflite, "net")) for _ in range(count)]
     manifest = generate(
-        tflite, name="net", engine="tiny", board=model_runner.limits_of(board), out_dir=folder,
+        tflite, name="net", engine="tiny", board=board_limits(board), out_dir=folder,
         options=EngineOptions(objective),
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from codegen.engines import EngineOptions, Job
 from codegen.engines.tiny import emit_model
 from codegen.export_tflite import export_tflite
 from codegen.kernels import all_kernels
+from hil.bench import board_limits
 from hil.oracle import Oracle
 
 
@@ -30,7 +31,7 @@ def suites() -> dict[str, Suite]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_kernel_gives_the_bytes_of_the_reference(family, board, suites, tmp_path):
     graph, kernels = suites[family].graph, suites[family].kernels
-    limits = model_runner.limits_of(board)
+    limits = board_limits(board)
     # One core runs them over their inputs, the other apart from them.
     memory = private_places(graph, kernels, overlapping=board.mcu.core == "cortex-m4")
     generated = emit_model(

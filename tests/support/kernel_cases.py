@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from graphs import Builder, f32, random_inputs, random_quant
+from model_runner import LIMITS
 
 from codegen import ir
 from codegen.kernels import Kernel, all_kernels
@@ -320,7 +321,7 @@ def private_places(graph: ir.Graph, kernels: dict[int, Kernel], *, overlapping: 
     offsets, scratch_offsets = [-1] * len(graph.tensors), [-1] * len(graph.ops)
     end = 0
     for index, op in enumerate(graph.ops):
-        cost = kernels[index].cost(graph, op)
+        cost = kernels[index].cost(graph, op, LIMITS)
         for i in {*op.inputs} & {*graph.inputs}:
             offsets[i], end = end, aligned(end + graph.tensors[i].size_bytes)
         out = op.outputs[0]

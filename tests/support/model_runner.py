@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from codegen.ir import DType
-from codegen.limits import BoardLimits
 from codegen.manifest import Manifest
+from hil.bench import board_limits
 from hil.board import Board, board_ids, get_board
 from hil.virtual.program import run_program
 
@@ -27,15 +27,8 @@ BOARDS = list({b.mcu.core: b for b in map(get_board, reversed(board_ids()))}.val
 BOARD = get_board("nrf52840_dk")
 
 
-def limits_of(board: Board) -> BoardLimits:
-    """A board as code generation sees it."""
-    return BoardLimits(
-        board.id, board.mcu.core, board.mcu.features, board.ram_bytes, board.flash_bytes
-    )
-
-
 #: What models are generated for, if a test does not say.
-LIMITS = limits_of(BOARD)
+LIMITS = board_limits(BOARD)
 
 _FPU = {"cortex-m4": "fpv4-sp-d16", "cortex-m7": "fpv5-sp-d16"}
 _SECTIONS = ("-ffunction-sections", "-fdata-sections", "-fno-common")

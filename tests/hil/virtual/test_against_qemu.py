@@ -24,6 +24,7 @@ from networks import random_network
 
 from codegen.export_tflite import export_tflite
 from codegen.generate import generate
+from hil.bench import board_limits
 from hil.board import Board, get_board
 from hil.board_timing import Timing
 from hil.virtual.cpu import Cpu
@@ -165,7 +166,7 @@ def test_a_generated_network_executes_the_same_instructions_on_qemu(board, plugi
     graph = random_network(np.random.default_rng(5), blocks=2, size=20)
     generated = tmp_path / "net"
     manifest = generate(
-        export_tflite(graph), name="net", engine="tiny", board=model_runner.limits_of(board),
+        export_tflite(graph), name="net", engine="tiny", board=board_limits(board),
         out_dir=generated,
     )  # fmt: skip
     rng = np.random.default_rng(6)
