@@ -3,7 +3,8 @@
 CodegenError
 ├─ UnsupportedOp   the model is sound but uses something that we do not run; names the op
 ├─ GraphInvalid    the model breaks a rule that every model keeps; names the rule and the place
-└─ DoesNotFit      the model is sound but needs more memory than the board has
+├─ DoesNotFit      the model is sound but needs more memory than the board has
+└─ PlanRefused     a tuned plan that is broken, or for something else
 
 Text from the model is shown only after `codegen.names` made it harmless.
 """
@@ -61,3 +62,15 @@ class DoesNotFit(CodegenError):
         super().__init__(
             f"the model needs {needed_bytes:,} B of {what} but there are {have_bytes:,} B{peak}"
         )
+
+
+class PlanRefused(CodegenError):
+    """A plan file that is no plan, or that is for another model, board or version.
+
+    Args:
+        reason: what was seen, and what was expected.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the plan cannot be used: {reason}")

@@ -17,6 +17,7 @@ from codegen.errors import CodegenError
 from codegen.ir import Graph
 from codegen.limits import BoardLimits
 from codegen.manifest import Manifest
+from codegen.plan_file import TunedPlan
 
 Objective = Literal["latency", "sram", "flash"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
@@ -26,12 +27,13 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 class EngineOptions:
     """What a user can choose. Engines ignore what is not theirs.
 
-    `objective` chooses kernels (tiny). `arena_bytes` is the arena given to an engine that cannot
-    know it before run time (tflm); `tflm_library` and `tflm_include_dirs` name the user's build of
-    TFLM.
+    `objective` chooses kernels (tiny), or `plan` does, if given. `arena_bytes` is the arena given
+    to an engine that cannot know it before run time (tflm); `tflm_library` and `tflm_include_dirs`
+    name the user's build of TFLM.
     """
 
     objective: Objective = "latency"
+    plan: TunedPlan | None = None
     arena_bytes: int | None = None
     tflm_library: Path | None = None
     tflm_include_dirs: tuple[Path, ...] = ()

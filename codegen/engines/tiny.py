@@ -19,6 +19,7 @@ from codegen.kernels import Kernel, choose
 from codegen.kernels.context import Array, Context, constant_name
 from codegen.limits import STACK_RESERVE_BYTES, BoardLimits
 from codegen.manifest import BuildEntry, LayerEntry, Manifest, model_entry, tensor_entry
+from codegen.plan_file import FlagSet, kernels_of, require_for
 from codegen.planner import Overlap, Plan, plan, require_fit
 
 #: Measured on the four MLPerf Tiny models and person_detect (virtual boards): -O3 needs up to 20 %
@@ -68,20 +69,28 @@ class ModelIo:
 def generate_tiny(job: Job) -> Generated:
     """C for one model: model.c with the functions and model_weights.c with the constants.
 
-    Where the arena of the objective's kernels is larger than the board's RAM, the kernels are those
-    with the least scratch, and the manifest says so.
+    A tuned plan says which kernels; else the objective does. Where the arena of the objective's
+    kernels is larger than the board's RAM, the kernels are those with the least scratch, and the
+    manifest says so.
 
     Raises:
+        PlanRefused: the plan is not for this model and board.
         UnsupportedOp: no kernel runs an op.
         DoesNotFit: the arena or the constants are larger than the board's memory.
     """
     graph = passes.run(job.graph)
     _require_each_tensor_fits(job, graph)
     options: dict[str, str] = {"objective": job.options.objective}
-    kernels, memory = _chosen_for(graph, job.options.objective, job.board)
-    if memory.arena_bytes > job.board.arena_limit_bytes and job.options.objective != "sram":
-        kernels, memory = _chosen_for(graph, "sram", job.board)
-        options["kernels"] = "sram"
+    if (tuned := job.options.plan) is not None:
+        require_for(tuned, graph.sha256, job.board.board)
+        options = {"objective": tuned.objective, "plan": tuned.sha256}
+        kernels = kernels_of(tuned, graph, ops_with_kernels(graph))
+        memory = planned(graph, kernels, job.board)
+    else:
+        kernels, memory = _chosen_for(graph, job.options.objective, job.board)
+        if memory.arena_bytes > job.board.arena_limit_bytes and job.options.objective != "sram":
+            kernels, memory = _chosen_for(graph, "sram", job.board)
+            options["kernels"] = "sram"
     require_fit(graph, memory, job.board.arena_limit_bytes, _arena_words(job))
     return emit_model(job, graph, kernels, memory, options)
 
@@ -90,20 +99,25 @@ def _chosen_for(
     graph: Graph, objective: Objective, board: BoardLimits
 ) -> tuple[dict[int, Kernel], Plan]:
     """The kernel of each op that is best for an objective, and the plan with these kernels."""
-    kernels = {
-        index: choose(graph, op, objective, board)
-        for index, op in enumerate(graph.ops)
-        if not isinstance(op, Reshape)
-    }
+    kernels = {index: choose(graph, op, objective, board) for index, op in ops_with_kernels(graph)}
+    return kernels, planned(graph, kernels, board)
+
+
+def ops_with_kernels(graph: Graph) -> list[tuple[int, Op]]:
+    """Ops that need a kernel, with their indices: all but those that are only views."""
+    return [(index, op) for index, op in enumerate(graph.ops) if not isinstance(op, Reshape)]
+
+
+def planned(graph: Graph, kernels: Mapping[int, Kernel], board: BoardLimits) -> Plan:
+    """The plan of a graph whose ops run with these kernels."""
     costs = {
         index: kernel.cost(graph, graph.ops[index], board) for index, kernel in kernels.items()
     }
-    memory = plan(
+    return plan(
         graph,
         scratch={index: cost.scratch_bytes for index, cost in costs.items() if cost.scratch_bytes},
         overlaps={index: cost.overlaps for index, cost in costs.items() if cost.overlaps},
     )
-    return kernels, memory
 
 
 def _arena_words(job: Job) -> str:
@@ -248,6 +262,8 @@ def _sources(
     choice = f"objective {options['objective']}"
     if "kernels" in options:
         choice += f", kernels for {options['kernels']}"
+    if "plan" in options:
+        choice += f", plan {options['plan'][:16]}"
 
     def render(template: str, **names: object) -> str:
         head = banner(
@@ -275,8 +291,15 @@ def _sources(
     }
 
 
+def compiler_flags(flags: FlagSet, board: BoardLimits) -> tuple[str, ...]:
+    """The compiler's flags of that name for a board's core."""
+    return _SMALL_FLAGS if flags == "small" else _FAST_FLAGS[board.core]
+
+
 def _build_flags(job: Job) -> tuple[str, ...]:
-    return _SMALL_FLAGS if job.options.objective == "flash" else _FAST_FLAGS[job.board.core]
+    if (tuned := job.options.plan) is not None:
+        return compiler_flags(tuned.flags, job.board)
+    return compiler_flags("small" if job.options.objective == "flash" else "fast", job.board)
 
 
 def _manifest(
