@@ -18,18 +18,15 @@ from codegen.kernels.context import Array, Context, common
 from codegen.kernels.overlap import forward_overlap
 from codegen.kernels.packing import (
     Layout,
-    Product,
     column_order,
     pack_tiles,
     pack_words,
     pair_segment,
-    plain_table,
-    product,
     refuse_pairs,
-    scaling,
 )
 from codegen.limits import BoardLimits
 from codegen.planner import Overlap
+from codegen.requantization import Product, Scaling, plain_table, product, scaling
 
 #: Pixels whose sums are computed together.
 TILE_PIXELS = 2
@@ -129,14 +126,14 @@ class ConvContext(Context):
     """conv2d_pointwise_s8, conv2d_column_s8 and conv2d_plain_s8.
 
     `depth` is the length of a column. The next three are for the first two: `segment` is how many
-    elements are summed up before sums are carried over, `scaling` is packing.Scaling.name.
+    elements are summed up before sums are carried over.
     """
 
     window: Window
     depth: int
     layout: Layout | None
     segment: int
-    scaling: str
+    scaling: Scaling | None
     in_zp: int
     out_zp: int
     act_min: int
@@ -256,7 +253,7 @@ def _product_context(graph: Graph, op: Op, *, layout: Layout) -> ConvContext:
         arrays,
         layout=layout,
         segment=pair_segment(columns) if layout is Layout.PAIRS else depth,
-        scaling=scales.name,
+        scaling=scales,
         scratch_bytes=_scratch_bytes(shape),
     )
 
@@ -269,7 +266,7 @@ def _context(
     *,
     layout: Layout | None = None,
     segment: int = 0,
-    scaling: str = "",
+    scaling: Scaling | None = None,
     scratch_bytes: int = 0,
 ) -> ConvContext:
     assert isinstance(op, Conv2D | DepthwiseConv2D)

@@ -14,14 +14,9 @@ from codegen.ir import DepthwiseConv2D, Graph, Op, op_macs
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Array, Context, common
 from codegen.kernels.conv2d import Window, window
-from codegen.kernels.packing import (
-    Product,
-    plain_table,
-    product,
-    scaling,
-)
 from codegen.limits import BoardLimits
 from codegen.planner import Overlap
+from codegen.requantization import Product, Scaling, plain_table, product, scaling
 
 #: Kernels are unrolled; beyond this a loop is better.
 MAX_UNROLLED_WEIGHTS = 128
@@ -52,12 +47,12 @@ class TapGroup:
 class DepthwiseContext(Context):
     """depthwise_planes_s8 and depthwise_plain_s8.
 
-    `planes` channels are gathered at once; `scaling` is packing.Scaling.name. Both are for planes.
+    `planes` channels are gathered at once; that and `scaling` are for planes.
     """
 
     window: Window
     depth_multiplier: int
-    scaling: str
+    scaling: Scaling | None
     planes: int
     in_zp: int
     out_zp: int
@@ -189,7 +184,7 @@ def _planes_context(graph: Graph, op: Op, *, planes: int) -> DepthwiseContext:
             scales.comment,
         ),
     )
-    return _context(graph, op, layer, arrays, scales.name, planes, planes * _plane_bytes(shape))
+    return _context(graph, op, layer, arrays, scales, planes, planes * _plane_bytes(shape))
 
 
 def _plain_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
@@ -219,7 +214,7 @@ def _plain_context(graph: Graph, op: Op) -> DepthwiseContext:
             "bias, multiplier, shift of each channel",
         ),
     )
-    return _context(graph, op, layer, arrays, "", 0, 0)
+    return _context(graph, op, layer, arrays, None, 0, 0)
 
 
 def _context(
@@ -227,7 +222,7 @@ def _context(
     op: DepthwiseConv2D,
     layer: Product,
     arrays: tuple[Array, ...],
-    scaling_name: str,
+    scales: Scaling | None,
     planes: int,
     scratch_bytes: int,
 ) -> DepthwiseContext:
@@ -236,7 +231,7 @@ def _context(
         **common(graph, op, arrays, scratch_bytes=scratch_bytes),
         window=window(graph, op),
         depth_multiplier=op.depth_multiplier,
-        scaling=scaling_name,
+        scaling=scales,
         planes=planes,
         in_zp=quant.in_zp,
         out_zp=quant.out_zp,

@@ -13,17 +13,14 @@ from codegen.kernels.context import Array, Context, common
 from codegen.kernels.conv2d import conv_weights, window
 from codegen.kernels.packing import (
     Layout,
-    Product,
     column_order,
     pack_tiles,
     pack_words,
     pair_segment,
-    plain_table,
-    product,
     refuse_pairs,
-    scaling,
 )
 from codegen.limits import BoardLimits
+from codegen.requantization import Product, Scaling, plain_table, product, scaling
 
 #: Outputs whose sums are computed together.
 TILE = 8
@@ -33,11 +30,11 @@ TILE = 8
 class DenseContext(Context):
     """fully_connected_s8 and fully_connected_plain_s8.
 
-    `rows` is the batch; `layout` and `scaling` (packing.Scaling.name) are for the former.
+    `rows` is the batch; `layout` and `scaling` are for the former.
     """
 
     layout: Layout | None
-    scaling: str
+    scaling: Scaling | None
     rows: int
     in_features: int
     out_features: int
@@ -132,7 +129,7 @@ def _words_context(graph: Graph, op: Op, *, layout: Layout) -> DenseContext:
         ),
         Array(f"{op.name}_channel", scales.c_type, scales.rows, scales.comment),
     )
-    return _context(graph, op, layer, arrays, layout, scales.name)
+    return _context(graph, op, layer, arrays, layout, scales)
 
 
 def _plain_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
@@ -160,7 +157,7 @@ def _plain_context(graph: Graph, op: Op) -> DenseContext:
             "bias, multiplier, shift of each output",
         ),
     )
-    return _context(graph, op, layer, arrays, None, "")
+    return _context(graph, op, layer, arrays, None, None)
 
 
 def _context(
@@ -169,14 +166,14 @@ def _context(
     layer: Product,
     arrays: tuple[Array, ...],
     layout: Layout | None,
-    scaling_name: str,
+    scales: Scaling | None,
 ) -> DenseContext:
     rows, in_features, out_features = _features(graph, op)
     quant = layer.quant
     return DenseContext(
         **common(graph, op, arrays),
         layout=layout,
-        scaling=scaling_name,
+        scaling=scales,
         rows=rows,
         in_features=in_features,
         out_features=out_features,

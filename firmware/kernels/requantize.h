@@ -103,17 +103,13 @@ typedef struct {
     int32_t exponent;
 } requantize_t;
 
-/* requantize(sum, multiplier, -exponent) + output zero point, without clamping; the sum holds the bias and is below 2^30 in
- * magnitude. As requantize_small, with the constants prepared. */
-static inline int32_t requantize_biased(int32_t sum, requantize_t channel)
-{
-    return smmlar(sum * 2, channel.multiplier, channel.round + (sum >> 31)) >> channel.exponent;
-}
-
-/* As requantize_biased, of a sum that leaves out the bias. */
+/* requantize(bias + sum, multiplier, -exponent) + output zero point, without clamping; bias + sum is below 2^30 in magnitude.
+ * As requantize_small, with the constants prepared. */
 static inline int32_t requantize_channel(int32_t sum, requantize_t channel)
 {
-    return requantize_biased(sum + channel.bias, channel);
+    int32_t total = sum + channel.bias;
+
+    return smmlar(total * 2, channel.multiplier, channel.round + (total >> 31)) >> channel.exponent;
 }
 
 /*
@@ -131,17 +127,13 @@ typedef struct {
     int32_t zero_point;
 } rescale_t;
 
-/* requantize(sum, multiplier, shift) + output zero point of a sum that holds the bias. What lies beyond +-1023 saturates int8
- * with any zero point; it is cut off so that the addition cannot overflow. */
-static inline int32_t rescale_biased(int32_t sum, rescale_t channel)
-{
-    return clamp(requantize(sum, channel.multiplier, channel.shift), -1024, 1023) + channel.zero_point;
-}
-
-/* As rescale_biased, of a sum that leaves out the bias. */
+/* requantize(bias + sum, multiplier, shift) + output zero point. What lies beyond +-1023 saturates int8 with any zero point; it
+ * is cut off so that the addition cannot overflow. */
 static inline int32_t rescale_channel(int32_t sum, rescale_t channel)
 {
-    return rescale_biased(add_wrapping(sum, channel.bias), channel);
+    int32_t total = add_wrapping(sum, channel.bias);
+
+    return clamp(requantize(total, channel.multiplier, channel.shift), -1024, 1023) + channel.zero_point;
 }
 
 #endif
