@@ -35,11 +35,17 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class LayerEntry:
-    """One layer in execution order; its index is the argument of model_mark_fn."""
+    """One layer in execution order; its index is the argument of model_mark_fn.
+
+    `macs` are those that are computed, `nominal_macs` those of its operator in the .tflite (None:
+    the same); `kernel` is empty where the engine has no choice.
+    """
 
     name: str
     op: str
     macs: int
+    kernel: str = ""
+    nominal_macs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from codegen.engines.tflm import smallest_arena_bytes
 from codegen.errors import CodegenError
 from codegen.generate import generate
 from codegen.limits import BoardLimits
+from codegen.plan_file import TunedPlan
 from hil.board import BOARDS_DIR, Board
 from hil.build import Firmware, build, forget_oldest
 from hil.errors import FlashError, HilError, LinkError, TargetFault, UsageError
@@ -73,14 +74,16 @@ def board_limits(board: Board) -> BoardLimits:
     )
 
 
-def engine_options(engine: str, objective: Objective) -> EngineOptions:
+def engine_options(
+    engine: str, objective: Objective, plan: TunedPlan | None = None
+) -> EngineOptions:
     """Options of an engine, with the user's build of TFLM where it is needed.
 
     Raises:
         UsageError: engine `tflm`, but lab.toml does not say where TFLM is.
     """
     if engine != "tflm":
-        return EngineOptions(objective=objective)
+        return EngineOptions(objective=objective, plan=plan)
     tflm = read_lab().tflm
     if tflm is None:
         raise UsageError(
@@ -101,6 +104,7 @@ def measure_model(
     *,
     engine: str = "tiny",
     objective: Objective = "latency",
+    plan: TunedPlan | None = None,
     procedure: Procedure = STANDARD,
     expected: ExpectedOutputs | None = None,
     models_dir: Path | None = None,
@@ -113,6 +117,7 @@ def measure_model(
         place: name of a place, which is opened and closed, or an open place, which stays open.
         engine: a name of codegen.engines.
         objective: what engine `tiny` chooses its kernels for.
+        plan: which kernels engine `tiny` takes, instead.
         procedure: inputs, repeats, layers.
         expected: keeps the oracle's answers for the next call; share one between places.
         models_dir: where generated folders are kept; MODELS_DIR by default.
@@ -124,31 +129,48 @@ def measure_model(
     with ExitStack() as stack:
         if isinstance(place, str):
             place = stack.enter_context(open_place(place))
-        options = engine_options(engine, objective)
-        digest = hashlib.sha256(b"\0".join([name.encode("utf-8", "replace"), tflite])).hexdigest()
-        folder = (models_dir or MODELS_DIR) / place.board.id
-        model_dir = folder / f"{digest[:16]}_{engine}_{objective}"
+        options = engine_options(engine, objective, plan)
 
         def prepare(options: EngineOptions) -> tuple[Firmware, Manifest]:
-            with _lock(model_dir):
-                model_dir.mkdir(exist_ok=True)
-                os.utime(model_dir)  # used now: not the first to be forgotten
-                generate(
-                    tflite,
-                    name=name,
-                    engine=engine,
-                    board=board_limits(place.board),
-                    out_dir=model_dir,
-                    options=options,
-                )
-                return build(model_dir, place.board), read_manifest(model_dir)
+            return build_model(
+                tflite, name, place.board, engine=engine, options=options, models_dir=models_dir
+            )
 
         if engine == "tflm":
             options = _with_smallest_arena(place, prepare, options)
         firmware, manifest = prepare(options)
-        forget_oldest(folder)
         outputs = (expected or ExpectedOutputs()).of(tflite, manifest.inputs, procedure.seeds)
         return measure(place, firmware, manifest, outputs, procedure)
+
+
+def build_model(
+    tflite: bytes,
+    name: str,
+    board: Board,
+    *,
+    engine: str,
+    options: EngineOptions,
+    models_dir: Path | None = None,
+) -> tuple[Firmware, Manifest]:
+    """The firmware of a model and the manifest of its C, as in `measure_model`."""
+    digest = hashlib.sha256(b"\0".join([name.encode("utf-8", "replace"), tflite])).hexdigest()
+    choice = f"plan-{options.plan.sha256[:16]}" if options.plan else options.objective
+    folder = (models_dir or MODELS_DIR) / board.id
+    model_dir = folder / f"{digest[:16]}_{engine}_{choice}"
+    with _lock(model_dir):
+        model_dir.mkdir(exist_ok=True)
+        os.utime(model_dir)  # used now: not the first to be forgotten
+        generate(
+            tflite,
+            name=name,
+            engine=engine,
+            board=board_limits(board),
+            out_dir=model_dir,
+            options=options,
+        )
+        built = build(model_dir, board), read_manifest(model_dir)
+    forget_oldest(folder)
+    return built
 
 
 @contextlib.contextmanager
@@ -187,6 +209,7 @@ def run_bench(
     engines: Sequence[str],
     *,
     objective: Objective = "latency",
+    plan: TunedPlan | None = None,
     procedure: Procedure = STANDARD,
     started: Callable[[str, str, str], None] = lambda *_: None,
 ) -> Iterator[Row]:
@@ -197,6 +220,7 @@ def run_bench(
         places: their names; each is opened by a thread of its own.
         engines: run in this order for each model.
         objective: for engine `tiny`.
+        plan: for engine `tiny`, instead.
         procedure: inputs, repeats, layers.
         started: called from a place's thread with (place, model, engine) when work on it begins.
     """
@@ -217,6 +241,7 @@ def run_bench(
                             place,
                             engine=engine,
                             objective=objective,
+                            plan=plan,
                             procedure=procedure,
                             expected=expected,
                         )

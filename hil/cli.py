@@ -65,6 +65,16 @@ class Goal(enum.StrEnum):
     FLASH = "flash"
 
 
+ObjectiveOption = Annotated[
+    Goal | None,
+    typer.Option("--objective", help="What engine tiny chooses kernels for.  [default: latency]"),
+]
+
+PlanOption = Annotated[
+    Path | None,
+    typer.Option("--plan", metavar="FILE", help="What hil tune chose, instead of --objective."),
+]
+
 StoreOption = Annotated[
     str | None,
     typer.Option("--store", help="SQLite file or database URL.  [default: results/hil.sqlite]"),
@@ -182,9 +192,8 @@ def bench(
             "--engine", metavar="NAME[,NAME]", help="tiny, reference, tflm.  [default: tiny]"
         ),
     ] = None,
-    objective: Annotated[
-        Goal, typer.Option("--objective", help="What engine tiny chooses kernels for.")
-    ] = Goal.LATENCY,
+    objective: ObjectiveOption = None,
+    plan: PlanOption = None,
     layers: Annotated[bool, typer.Option("--layers", help="Cycles of every layer, too.")] = False,
     inputs: Annotated[
         int, typer.Option("--inputs", min=1, max=100_000, help="Random inputs to compare.")
@@ -203,6 +212,7 @@ def bench(
     """Measure models; exit code 0 only if every output matched the oracle's."""
     from codegen.engines import get_engine
     from hil.bench import Model, run_bench
+    from hil.cli_tune import chosen_plan
     from hil.lab import board_of, read_lab
     from hil.record import Record
     from hil.report import bench_tables, layer_table, write_json
@@ -211,10 +221,10 @@ def bench(
     loaded = [Model(printable(path.stem), read_model(path)) for path in models]
     places = split_names(",".join(board), "--board")
     engines = split_names(",".join(engine or ["tiny"]), "--engine")
-    for place in places:
-        board_of(place, read_lab())
+    boards = [board_of(place, read_lab()).id for place in places]
     for name in engines:
         get_engine(name)
+    tuned = chosen_plan(plan, objective, engines, [model.tflite for model in loaded], boards)
     must_be_writable(json_path)
     procedure = Procedure(inputs=inputs, input_seed=seed, repeats=repeats, layers=layers)
 
@@ -231,7 +241,8 @@ def bench(
             loaded,
             places,
             engines,
-            objective=objective.value,
+            objective=(objective or Goal.LATENCY).value,
+            plan=tuned,
             procedure=procedure,
             started=started,
         )
@@ -268,19 +279,20 @@ def generate_c(
     engine: Annotated[
         str, typer.Option("--engine", metavar="NAME", help="tiny, reference, tflm.")
     ] = "tiny",
-    objective: Annotated[
-        Goal, typer.Option("--objective", help="What engine tiny chooses kernels for.")
-    ] = Goal.LATENCY,
+    objective: ObjectiveOption = None,
+    plan: PlanOption = None,
 ) -> None:
     """Write the C of a model, and nothing else."""
     from codegen.emit import is_generated
     from codegen.generate import generate
     from hil.bench import board_limits, engine_options
     from hil.board import get_board
+    from hil.cli_tune import chosen_plan
     from hil.lab import VIRTUAL
 
     limits = board_limits(get_board(board.removeprefix(VIRTUAL)))
     tflite = read_model(model)
+    tuned = chosen_plan(plan, objective, [engine], [tflite], [limits.board])
     with writing(out):
         manifest = generate(
             tflite,
@@ -288,7 +300,7 @@ def generate_c(
             engine=engine,
             board=limits,
             out_dir=out,
-            options=engine_options(engine, objective.value),
+            options=engine_options(engine, (objective or Goal.LATENCY).value, tuned),
         )
     typer.echo(
         f"{manifest.model.name} for {limits.board}, engine {manifest.engine}: "

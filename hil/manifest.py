@@ -42,11 +42,13 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer, in execution order."""
+    """One layer, in execution order; MACs computed and in the .tflite (None: the same)."""
 
     name: str
     op: str
     macs: int
+    kernel: str = ""
+    nominal_macs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,14 +81,45 @@ class EnergyUj:
     source: str
 
 
+#: What both cores can do at most: SMLAD and its kin compute two products in a cycle.
+PEAK_MACS_PER_CYCLE = 2
+
+
 @dataclass(frozen=True, slots=True)
 class LayerCycles:
-    """One layer in execution order; cycles include the timer call around it."""
+    """One layer in execution order; cycles include the timer call around it.
+
+    `macs` are computed, `nominal_macs` are those of its operator in the .tflite (None: the same);
+    `kernel` is the engine's variant, empty where it has no choice.
+    """
 
     name: str
     op: str
     macs: int
     cycles: int
+    kernel: str = ""
+    nominal_macs: int | None = None
+
+    @property
+    def cycles_per_mac(self) -> float | None:
+        """Of those computed; None for a layer without MACs."""
+        return self.cycles / self.macs if self.macs else None
+
+    @property
+    def percent_of_limit(self) -> float | None:
+        """Computed MACs as a share of what the core could compute in these cycles at most."""
+        if not self.macs or not self.cycles:
+            return None
+        return 100 * self.macs / (PEAK_MACS_PER_CYCLE * self.cycles)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, and what follows from them."""
+        return {
+            **dataclasses.asdict(self),
+            "nominal_macs": self.macs if self.nominal_macs is None else self.nominal_macs,
+            "cycles_per_mac": self.cycles_per_mac,
+            "percent_of_limit": self.percent_of_limit,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +166,7 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON types, `schema` first; no `timing_model` on hardware."""
         values = dataclasses.asdict(self)
+        values["layers"] = [layer.to_json() for layer in self.layers]
         ordered = {"schema": values.pop("schema"), **values}
         if self.timing_model is None:
             del ordered["timing_model"]
@@ -160,7 +192,7 @@ class Record:
                     "sram_bytes": SramBytes(**values["sram_bytes"]),
                     "flash_bytes": FlashBytes(**values["flash_bytes"]),
                     "energy_uj": EnergyUj(**energy) if energy is not None else None,
-                    "layers": tuple(LayerCycles(**layer) for layer in values["layers"]),
+                    "layers": tuple(_layer(layer) for layer in values["layers"]),
                     "compiler_flags": tuple(values["compiler_flags"]),
                     "timing_model": values.get("timing_model"),
                 }
@@ -169,6 +201,14 @@ class Record:
             raise ValueError(f"record without key {error.args[0]!r}") from None
         except TypeError as error:
             raise ValueError(f"record that does not hold what it should: {error}") from None
+
+
+def _layer(values: dict[str, Any]) -> LayerCycles:
+    derived = ("cycles_per_mac", "percent_of_limit")
+    fields = {key: value for key, value in values.items() if key not in derived}
+    if fields.get("nominal_macs") == fields.get("macs"):
+        fields["nominal_macs"] = None
+    return LayerCycles(**fields)
 
 
 def _latency(values: dict[str, Any]) -> LatencyCycles:

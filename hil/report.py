@@ -23,7 +23,7 @@ from rich.text import Text
 from hil import stats
 from hil.bench import Row
 from hil.fronts import Found, PlaceFront, SearchCost
-from hil.record import Record
+from hil.record import PEAK_MACS_PER_CYCLE, Record
 from hil.store import Study
 
 PARETO_SCHEMA = 1
@@ -118,22 +118,37 @@ def _bench_cells(record: Record, baseline: Record | None) -> dict[str, str]:
 
 
 def layer_table(record: Record) -> Table:
-    """Cycles of every layer, in execution order, with its share of their sum."""
+    """Cycles of every layer, in execution order, beside those that the core's limit would allow.
+
+    Columns that say nothing are left out: nominal MACs where all are computed, kernels of an engine
+    that has no choice.
+    """
+    layers = record.layers
     table = titled_table(f"{record.model.name}, engine {record.engine}, {place_title([record])}")
-    table.add_column("layer", overflow="fold")
-    table.add_column("op")
-    for heading in ("MACs", "cycles", "share", "cycles\nper MAC"):
-        table.add_column(heading, justify="right")
-    total = sum(layer.cycles for layer in record.layers) or 1
-    for layer in record.layers:
-        table.add_row(
-            Text(layer.name),
-            Text(layer.op),
-            f"{layer.macs:,}",
-            f"{layer.cycles:,}",
-            f"{100 * layer.cycles / total:.1f} %",
-            _number(layer.cycles / layer.macs if layer.macs else None, "{:.2f}"),
-        )
+    columns = [
+        (_Column("layer", right=False), [layer.name for layer in layers]),
+        (_Column("op", right=False), [layer.op for layer in layers]),
+    ]
+    if any(layer.kernel for layer in layers):
+        columns.append((_Column("kernel", right=False), [layer.kernel for layer in layers]))
+    if any(layer.nominal_macs not in (None, layer.macs) for layer in layers):
+        nominal = [layer.to_json()["nominal_macs"] for layer in layers]
+        columns.append((_Column("nominal\nMACs"), [f"{macs:,}" for macs in nominal]))
+    total = sum(layer.cycles for layer in layers) or 1
+    limit = f"% of {PEAK_MACS_PER_CYCLE} MACs\na cycle"
+    columns += [
+        (_Column("MACs"), [f"{layer.macs:,}" for layer in layers]),
+        (_Column("cycles"), [f"{layer.cycles:,}" for layer in layers]),
+        (_Column("share"), [f"{100 * layer.cycles / total:.1f} %" for layer in layers]),
+        (
+            _Column("cycles\nper MAC"),
+            [_number(layer.cycles_per_mac, "{:.2f}") for layer in layers],
+        ),
+        (_Column(limit), [_number(layer.percent_of_limit, "{:.0f}") for layer in layers]),
+    ]
+    _add_columns(table, [column for column, _ in columns])
+    for cells in zip(*(values for _, values in columns), strict=True):
+        table.add_row(*map(Text, cells))
     return table
 
 

@@ -14,7 +14,7 @@ from codegen import passes
 from codegen.emit import banner, environment
 from codegen.engines import Generated, Job, Objective, register
 from codegen.errors import DoesNotFit
-from codegen.ir import DType, Graph, Op, Reshape, Tensor
+from codegen.ir import DType, Graph, Op, Reshape, Tensor, op_macs
 from codegen.kernels import Kernel, choose
 from codegen.kernels.context import Array, Context, constant_name
 from codegen.limits import STACK_RESERVE_BYTES, BoardLimits
@@ -317,9 +317,33 @@ def _manifest(
         board=job.board.board,
         inputs=tuple(tensor_entry(graph.tensors[i]) for i in graph.inputs),
         outputs=tuple(tensor_entry(graph.tensors[i]) for i in graph.outputs),
-        layers=tuple(LayerEntry(each.op.symbol, each.op.kind, each.op.macs) for each in layers),
+        layers=_layer_entries(job.graph, layers),
         arena_bytes=memory.arena_bytes,
         scratch_bytes=memory.scratch_bytes,
         weights_bytes=weights_bytes,
         build=BuildEntry(flags=_build_flags(job)),
     )
+
+
+def _layer_entries(imported: Graph, layers: list[Layer]) -> tuple[LayerEntry, ...]:
+    """The manifest's layers; an operator that became several ops is shared out by their MACs."""
+    nominal: dict[int, int] = {}
+    for op in imported.ops:
+        nominal[op.source] = nominal.get(op.source, 0) + op_macs(imported, op)
+    computed: dict[int, int] = {}
+    for layer in layers:
+        computed[layer.op.source] = computed.get(layer.op.source, 0) + layer.op.macs
+    entries = []
+    for layer in layers:
+        context = layer.op
+        macs = nominal.get(context.source, 0) * context.macs // max(1, computed[context.source])
+        entries.append(
+            LayerEntry(
+                context.symbol,
+                context.kind,
+                context.macs,
+                layer.kernel.name,
+                None if macs == context.macs else macs,
+            )
+        )
+    return tuple(entries)
