@@ -94,7 +94,7 @@ def tflm(job: Job) -> Generated:
     return Generated(
         sources={
             "model.cc": render(job, ENGINE, "tflm_model.cc.j2", context),
-            "model_log.c": render(job, ENGINE, "tflm_log.c.j2", {}),
+            "model_system.c": render(job, ENGINE, "tflm_system.c.j2", {}),
             "model_weights.c": weights_source,
         },
         manifest=Manifest(

@@ -1,4 +1,7 @@
-/* The library of the stand-in: RELU of 32 values, in an arena of at least 1,040 bytes. */
+/* The library of the stand-in: RELU of 32 values, in an arena of at least 1,040 bytes. Like TFLM it pulls in what newlib's
+ * abort and operator delete need of a system. */
+#include <cstdlib>
+
 #include "tensorflow/lite/micro/micro_interpreter.h"
 
 extern "C" void DebugLog(const char *format, ...);
@@ -17,6 +20,10 @@ MicroInterpreter::~MicroInterpreter() {}
 
 TfLiteStatus MicroInterpreter::AllocateTensors()
 {
+    if (arena_ == nullptr) {
+        ::operator delete(arena_);
+        abort();
+    }
     if (arena_bytes_ < NEEDED_BYTES) {
         DebugLog("too small");
         return kTfLiteError;
