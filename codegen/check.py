@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from codegen import ir
 from codegen.errors import GraphInvalid, UnsupportedOp
+from codegen.liveness import ALIGNMENT, bytes_of_tensors
 from codegen.names import MAX_IDENTIFIER
 
 #: Scales outside cannot be multiplied by each other within float32, as TFLite does.
@@ -91,6 +92,7 @@ def check(graph: ir.Graph) -> None:
             )
         if rule.scales is not None:
             rule.scales(operands)
+    check_joins(graph)
 
 
 def _check_tensor(tensor: ir.Tensor) -> None:
@@ -167,6 +169,21 @@ def _check_wiring(graph: ir.Graph) -> None:
             raise GraphInvalid(f"no op writes {graph.tensors[index].name}", "graph outputs")
 
 
+def check_joins(graph: ir.Graph) -> None:
+    """What is joined lies side by side, and has its bytes to itself; no constant is in it."""
+    places = bytes_of_tensors(graph)
+    for op in graph.ops:
+        if not isinstance(op, ir.Join):
+            continue
+        out = places[op.outputs[0]]
+        start = out.start
+        for index in op.inputs:
+            tensor = graph.tensors[index]
+            if start % ALIGNMENT or places[index][:2] != (out.storage, start):
+                raise GraphInvalid(f"{tensor.name} cannot be joined with the others", op.name)
+            start += tensor.size_bytes
+
+
 def _check_names(graph: ir.Graph) -> None:
     seen: set[str] = set()
     for name in (*(tensor.name for tensor in graph.tensors), *(op.name for op in graph.ops)):
@@ -222,6 +239,21 @@ def _same_elements(operands: Operands) -> Shape:
     if operands.inputs[0].elements != operands.output.elements:
         return operands.inputs[0].shape
     return operands.output.shape
+
+
+def _view_shape(operands: Operands) -> Shape:
+    assert isinstance(operands.op, ir.View)
+    start, x = operands.op.offset_bytes, operands.inputs[0]
+    if start < 0 or start % ALIGNMENT or start + operands.output.size_bytes > x.size_bytes:
+        raise operands.invalid(
+            f"byte {start} is no start for {operands.output.size_bytes} of {x.size_bytes} bytes"
+        )
+    return operands.output.shape
+
+
+def _joined_shape(operands: Operands) -> Shape:
+    joined = sum(tensor.elements for tensor in operands.inputs)
+    return operands.output.shape if joined == operands.output.elements else (joined,)
 
 
 def _image(operands: Operands, position: int) -> Shape:
@@ -574,6 +606,8 @@ RULES: dict[type[ir.Op], Rule] = {
     ir.Pad: Rule(("s8",), "s8", _pad_shape, _pad_scales),
     ir.Concatenation: Rule(("s8+",), "s8", _concatenation_shape, _concatenation_scales),
     ir.Reshape: Rule(("s8|u8|s16|s32|f32",), "same", _same_elements),
+    ir.View: Rule(("s8|u8|s16|s32|f32",), "same", _view_shape),
+    ir.Join: Rule(("s8+",), "s8", _joined_shape, _same_scale),
     ir.Transpose: Rule(("s8",), "s8", _transpose_shape, _rank_limit(5)),
     ir.StridedSlice: Rule(("s8",), "s8", _slice_shape, _rank_limit(4)),
     ir.Softmax: Rule(("s8",), "s8", _same_shape, _softmax_scales),

@@ -259,6 +259,31 @@ class Reshape(Op):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class View(Op):
+    """inputs: x. The output is a run of x's bytes: those from `offset_bytes` on. Nothing moves.
+
+    No file holds these; passes make them, such as rows of an image.
+    """
+
+    kind = "VIEW"
+    offset_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join(Op):
+    """inputs: tensors whose bytes, one after the other, are the output's. Nothing moves.
+
+    Whoever writes an input writes into the output. No file holds these; passes make them.
+    """
+
+    kind = "JOIN"
+
+
+#: Ops that move nothing: their output is bytes of their inputs, so they need no kernel.
+Alias = Reshape | View | Join
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transpose(Op):
     """inputs: x. Output axis i is input axis `perm[i]`."""
 

@@ -1,8 +1,9 @@
-"""Offsets in the arena: no two storages that live together share a byte, unless a kernel allows it.
+"""Offsets in the arena: no two storages lie at a distance that liveness forbids.
 
-Tried in turn until the lower bound of liveness is reached: greedy first fit in several orders, the
-best of them with what ends at the top moved to the front, and branch and bound over placements from
-the bottom up. Work is limited by counting, not by time: equal input gives an equal plan.
+Tried in turn until the lower bound of liveness is reached: greedy first fit in several orders, from
+the bottom up and from the top down, the best of them with what ends last moved to the front, and
+branch and bound over placements from the bottom up. Work is limited by counting, not by time: equal
+input gives an equal plan.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from codegen import ir
 from codegen.errors import DoesNotFit
-from codegen.liveness import ALIGNMENT, Liveness, Overlap, Storage, aligned, liveness
+from codegen.liveness import ALIGNMENT, Interval, Liveness, Overlap, Storage, aligned, liveness
 from codegen.schedule import order_of_ops
 
 __all__ = ["ALIGNMENT", "Overlap", "Plan", "PlanRow", "plan", "require_fit"]
@@ -77,7 +78,7 @@ def plan(
     """The smallest arena that we find.
 
     Args:
-        graph: the network; outputs of Reshape ops share the bytes of their inputs.
+        graph: the network; ops that move nothing (`ir.Alias`) share bytes as liveness says.
         scratch: bytes of scratch by op index.
         overlaps: by op index, the inputs that its kernel allows its output to lie over.
         reorder: whether ops may run in another order than the graph's.
@@ -119,14 +120,9 @@ def _plan_of(
     for storage, offset in zip(lives.storages, placed, strict=True):
         if storage.scratch_of != -1:
             scratch_offsets[storage.scratch_of] = offset
-            names = [f"{graph.ops[storage.scratch_of].name} scratch"]
-        else:
-            names = [graph.tensors[tensor].name for tensor in storage.tensors]
-        for tensor in storage.tensors:
-            offsets[tensor] = offset
-        rows += [
-            PlanRow(name, offset, storage.size_bytes, storage.first, storage.last) for name in names
-        ]
+        for tensor, start in storage.tensors:
+            offsets[tensor] = offset + start
+        rows += _rows(graph, storage, offset)
     scratches = [s.size_bytes for s in lives.storages if s.scratch_of != -1]
     return Plan(
         order=order,
@@ -140,6 +136,20 @@ def _plan_of(
     )
 
 
+def _rows(graph: ir.Graph, storage: Storage, offset: int) -> list[PlanRow]:
+    """The lines of one storage; a tensor in it lives as long as the bytes that it consists of."""
+    if storage.scratch_of != -1:
+        name = f"{graph.ops[storage.scratch_of].name} scratch"
+        return [PlanRow(name, offset, storage.size_bytes, storage.first, storage.last)]
+    rows = []
+    for tensor, start in storage.tensors:
+        size = aligned(graph.tensors[tensor].size_bytes)
+        pieces = [p for p in storage.pieces if p.start < start + size and start < p.end]
+        first, last = min(p.first for p in pieces), max(p.last for p in pieces)
+        rows.append(PlanRow(graph.tensors[tensor].name, offset + start, size, first, last))
+    return rows
+
+
 def _top(storages: Sequence[Storage], offsets: Sequence[int]) -> int:
     return max(
         (offset + s.size_bytes for s, offset in zip(storages, offsets, strict=True)), default=0
@@ -147,67 +157,63 @@ def _top(storages: Sequence[Storage], offsets: Sequence[int]) -> int:
 
 
 class _Placement:
-    """Which storages may not share bytes, and the lowest offset that is left for one of them."""
+    """First fit: the lowest offset that is left for each storage in turn.
 
-    def __init__(self, lives: Liveness, alignment: int = ALIGNMENT) -> None:
-        self.sizes = np.array([aligned(s.size_bytes, alignment) for s in lives.storages], np.int64)
-        self._first = np.array([s.first for s in lives.storages], np.int64)
-        self._last = np.array([s.last for s in lives.storages], np.int64)
-        self._offers = {(pair.input, pair.output): pair.offer for pair in lives.pairs}
-        partners: list[set[int]] = [set() for _ in lives.storages]
-        for a, b in self._offers:
-            partners[a].add(b)
-            partners[b].add(a)
-        self._partners = [sorted(others) for others in partners]
+    Args:
+        lives: the storages and the distances forbidden between them.
+        alignment: sizes are rounded up to it where storages are simply beside each other.
+        from_top: offsets count down from the top of the arena, which changes what goes lowest.
+    """
+
+    def __init__(
+        self, lives: Liveness, alignment: int = ALIGNMENT, *, from_top: bool = False
+    ) -> None:
+        self.sizes = np.array([s.size_bytes for s in lives.storages], np.int64)
+        self._from_top = from_top
+        rounded = -(-self.sizes // alignment) * alignment
+        first = np.array([s.first for s in lives.storages], np.int64)
+        last = np.array([s.last for s in lives.storages], np.int64)
+        special: list[list[tuple[int, Interval]]] = [[] for _ in lives.storages]
+        partners: list[list[int]] = [[] for _ in lives.storages]
+        for (i, j), intervals in lives.special.items():
+            partners[i].append(j)
+            partners[j].append(i)
+            for low, high in intervals:
+                special[j].append((i, (low, high)))
+                special[i].append((j, (-high, -low)))
+        # By storage: which other one forbids it offsets, and from where to where, counted from the
+        # offset of the other; the end is the first that is free again.
+        self._forbidden: list[tuple[Int64s, Int64s, Int64s]] = []
+        for i in range(len(lives.storages)):
+            is_beside = (first <= last[i]) & (last >= first[i])
+            is_beside[[i, *partners[i]]] = False
+            beside = np.flatnonzero(is_beside)
+            others = np.array([other for other, _ in special[i]], np.int64)
+            lows = np.array([low for _, (low, _) in special[i]], np.int64)
+            ends = np.array([high + ALIGNMENT for _, (_, high) in special[i]], np.int64)
+            others = np.concatenate([beside, others])
+            lows = np.concatenate([ALIGNMENT - rounded[i] + 0 * beside, lows])
+            ends = np.concatenate([rounded[beside], ends])
+            if from_top:
+                shift = self.sizes[others] - self.sizes[i]
+                lows, ends = shift - ends + ALIGNMENT, shift - lows + ALIGNMENT
+            self._forbidden.append((others, lows, ends))
 
     def lowest(self, index: int, offsets: Int64s, start: int = 0) -> int:
         """The lowest offset >= start for one storage; `offsets` is -1 for those not placed yet."""
-        is_stranger = self._first <= self._last[index]
-        is_stranger &= self._last >= self._first[index]
-        is_stranger &= offsets >= 0
-        is_stranger[self._partners[index]] = False
-        strangers = np.flatnonzero(is_stranger)
-        strangers = strangers[np.argsort(offsets[strangers], kind="stable")]
-        starts = offsets[strangers]
-        ends = starts + self.sizes[strangers]
-        partners = [j for j in self._partners[index] if offsets[j] >= 0]
-        if not partners:
-            return self._gap(index, starts, ends, start)
-        # A partner is in the way up to its end, or up to where its offer begins.
-        tries = {start}
-        for j in partners:
-            tries.add(int(offsets[j] + self.sizes[j]))
-            tries.update(self._beside(index, j, int(offsets[j])))
-        gaps = (self._gap(index, starts, ends, offset) for offset in tries if offset >= start)
-        return min(
-            gap for gap in gaps if all(self._is_free(index, gap, j, offsets[j]) for j in partners)
-        )
-
-    def _gap(self, index: int, starts: Int64s, ends: Int64s, lowest: int) -> int:
-        """The first offset >= lowest at which a storage meets none of the sorted strangers."""
-        # Entry i: the end of what lies below stranger i, or of all of them.
-        free_from = np.maximum.accumulate(np.concatenate([[lowest], ends]))
-        is_gap = starts >= free_from[:-1] + self.sizes[index]
+        others, lows, ends = self._forbidden[index]
+        placed = offsets[others]
+        is_placed = placed >= 0
+        placed = placed[is_placed]
+        lows = placed + lows[is_placed]
+        by_low = np.argsort(lows, kind="stable")
+        # Entry i: what is free again after the first i forbidden ranges.
+        free_from = np.empty(len(lows) + 1, np.int64)
+        free_from[0] = start
+        free_from[1:] = (placed + ends[is_placed])[by_low]
+        np.maximum.accumulate(free_from, out=free_from)
+        is_gap = lows[by_low] > free_from[:-1]
         return int(free_from[is_gap.argmax() if is_gap.any() else -1])
-
-    def _beside(self, index: int, other: int, other_offset: int) -> list[int]:
-        """Offsets that an offer between two storages makes worth trying."""
-        found = []
-        if offer := self._offers.get((other, index)):
-            found.append(other_offset - offer.distance)
-        if offer := self._offers.get((index, other)):
-            found.append(other_offset + offer.distance)
-        return found
-
-    def _is_free(self, index: int, offset: int, other: int, other_offset: int) -> bool:
-        """Whether two partners do not meet, or may."""
-        if offset >= other_offset + self.sizes[other] or offset + self.sizes[index] <= other_offset:
-            return True
-        as_output = self._offers.get((other, index))
-        as_input = self._offers.get((index, other))
-        return (as_output is not None and as_output.allows(other_offset, offset)) or (
-            as_input is not None and as_input.allows(offset, other_offset)
-        )
 
     def first_fit(self, sequence: Sequence[int]) -> list[int]:
         """Places storages in this sequence, each as low as it goes."""
@@ -215,6 +221,13 @@ class _Placement:
         for index in sequence:
             offsets[index] = self.lowest(index, offsets)
         return offsets.tolist()
+
+    def upright(self, offsets: Sequence[int]) -> list[int]:
+        """Offsets from the bottom of the arena."""
+        if not self._from_top:
+            return list(offsets)
+        ends = [offset + size for offset, size in zip(offsets, self.sizes.tolist(), strict=True)]
+        return [max(ends) - end for end in ends]
 
 
 def _place(lives: Liveness) -> list[int]:
@@ -225,28 +238,33 @@ def _place(lives: Liveness) -> list[int]:
     best_top = -1
     # With rounding to TFLM's alignment too: first fit can do better with larger pieces, and we are
     # never worse than TFLM.
-    priorities = _PRIORITIES if len(storages) <= _ALL_PRIORITIES_STORAGES else _PRIORITIES[:2]
-    for placement in (_Placement(lives), _Placement(lives, _TFLM_ALIGNMENT)):
+    is_small = len(storages) <= _ALL_PRIORITIES_STORAGES
+    priorities = _PRIORITIES if is_small else _PRIORITIES[:2]
+    placements = [_Placement(lives), _Placement(lives, _TFLM_ALIGNMENT)]
+    if lives.special and is_small:
+        placements.insert(1, _Placement(lives, from_top=True))
+    best_placement = placements[0]
+    for placement in placements:
         for priority in priorities:
             sequence = sorted(range(len(storages)), key=lambda i: priority(storages[i]))
             offsets = placement.first_fit(sequence)
             top = _top(storages, offsets)
             if best_top < 0 or top < best_top:
-                best, best_top, best_sequence = offsets, top, sequence
+                best, best_top, best_sequence = placement.upright(offsets), top, sequence
+                best_placement = placement
             if best_top <= bound:
                 return best
-    best, best_top = _promote(lives, best_sequence, best, best_top)
+    best, best_top = _promote(lives, best_placement, best_sequence, best, best_top)
     if best_top <= bound or len(storages) > _SEARCH_STORAGES:
         return best
     return _Search(lives, best, best_top).run()
 
 
 def _promote(
-    lives: Liveness, sequence: list[int], best: list[int], best_top: int
+    lives: Liveness, placement: _Placement, sequence: list[int], best: list[int], best_top: int
 ) -> tuple[list[int], int]:
     """First fit again and again: what ended at the top goes first in the next round."""
-    placement = _Placement(lives)
-    offsets = best
+    offsets = placement.first_fit(sequence)
     for _ in range(_PROMOTION_CALLS // max(1, len(sequence))):
         ends = [offset + size for offset, size in zip(offsets, placement.sizes, strict=True)]
         highest = max(sequence, key=lambda index: ends[index])
@@ -256,7 +274,7 @@ def _promote(
         offsets = placement.first_fit(sequence)
         top = _top(lives.storages, offsets)
         if top < best_top:
-            best, best_top = offsets, top
+            best, best_top = placement.upright(offsets), top
         if best_top <= lives.lower_bound_bytes:
             break
     return best, best_top
@@ -277,8 +295,8 @@ _PRIORITIES: tuple[Callable[[Storage], tuple[int, ...]], ...] = (
 class _Search:
     """Branch and bound: storages in order of offset, each as low as it goes above the last one.
 
-    Without overlaps one of these sequences is optimal: take an optimal plan, let everything drop,
-    and read it off from the bottom up.
+    Without special distances one of these sequences is optimal: take an optimal plan, let all
+    storages drop, and read it off from the bottom up.
     """
 
     def __init__(self, lives: Liveness, offsets: list[int], top: int) -> None:
@@ -287,9 +305,11 @@ class _Search:
         self._sizes: list[int] = self._placement.sizes.tolist()
         self._best, self._best_top = offsets, top
         self._calls = 0
+        # By storage, shifted by one: -1 becomes 0. Those with several lives take no part in it.
         self._times = [
-            range(storage.first + 1, storage.last + 2) for storage in lives.storages
-        ]  # shifted by one: -1 becomes 0
+            range(storage.first + 1, storage.last + 2) if storage.is_simple else range(0)
+            for storage in lives.storages
+        ]
         self._unplaced = [-saving for saving in lives.saved_bytes]
         for size, times in zip(self._sizes, self._times, strict=True):
             for time in times:

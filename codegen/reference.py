@@ -352,6 +352,17 @@ def _reshape(graph: ir.Graph, op: ir.Reshape, x: Array) -> Array:
     return x.reshape(graph.tensors[op.outputs[0]].shape)
 
 
+def _view(graph: ir.Graph, op: ir.View, x: Array) -> Array:
+    out = graph.tensors[op.outputs[0]]
+    first = op.offset_bytes // out.dtype.item_bytes
+    return x.reshape(-1)[first : first + out.elements].reshape(out.shape)
+
+
+def _join(graph: ir.Graph, op: ir.Join, *inputs: Array) -> Array:
+    joined = np.concatenate([x.reshape(-1) for x in inputs])
+    return joined.reshape(graph.tensors[op.outputs[0]].shape)
+
+
 def _transpose(_: ir.Graph, op: ir.Transpose, x: Array) -> Array:
     return x.transpose(op.perm)
 
@@ -375,6 +386,8 @@ _OPS: dict[type[ir.Op], Callable[..., Array]] = {
     ir.Pad: _pad,
     ir.Concatenation: _concatenation,
     ir.Reshape: _reshape,
+    ir.View: _view,
+    ir.Join: _join,
     ir.Transpose: _transpose,
     ir.StridedSlice: _strided_slice,
     ir.Softmax: _softmax,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from codegen import ir
-from codegen.liveness import Overlap, aligned, storage_of_tensors, usable_offers
+from codegen.liveness import Bytes, Overlap, aligned, aligned_offers, bytes_of_tensors
 
 #: Limits on work, so that even a hostile graph is ordered in seconds.
 _MAX_OPS = 512
@@ -41,7 +42,10 @@ def order_of_ops(
 
 
 class _Memory:
-    """Live bytes as ops are executed; a set of executed ops is a bit mask."""
+    """Live bytes as ops are executed; a set of executed ops is a bit mask.
+
+    Storages live as a whole here, from the first op that touches them to the last.
+    """
 
     def __init__(
         self,
@@ -49,14 +53,15 @@ class _Memory:
         scratch: Mapping[int, int],
         overlaps: Mapping[int, Sequence[Overlap]],
     ) -> None:
-        roots = storage_of_tensors(graph)
+        places = bytes_of_tensors(graph)
+        roots = [place.storage for place in places]
         self.n_ops = len(graph.ops)
         self._size = [aligned(tensor.size_bytes) for tensor in graph.tensors]
-        self._readers = [0] * len(graph.tensors)  # by storage: mask of ops that touch it
+        self._users = [0] * len(graph.tensors)  # by storage: mask of ops that touch it
+        self._given = {roots[tensor] for tensor in graph.inputs}
         self._kept = {roots[tensor] for tensor in graph.outputs}
         self._reads: list[set[int]] = []
         self._output: list[int] = []
-        self._is_new: list[bool] = []
         self._scratch = [aligned(scratch.get(index, 0)) for index in range(self.n_ops)]
         self._savings: list[list[tuple[int, int]]] = []
         self.needs = [0] * self.n_ops  # by op: mask of ops that must run before
@@ -66,26 +71,45 @@ class _Memory:
             output = roots[op.outputs[0]]
             self._reads.append(reads)
             self._output.append(output)
-            self._is_new.append(output == op.outputs[0])
             for root in (*reads, output):
-                self._readers[root] |= 1 << index
+                self._users[root] |= 1 << index
             for tensor in op.inputs:
                 if tensor in writer:
                     self.needs[index] |= 1 << writer[tensor]
-            self._savings.append(
-                [
-                    (root, self._saving(root, output, offer))
-                    for root, offer in usable_offers(op, roots, overlaps.get(index, ()))
-                ]
-            )
-        self.start_bytes = sum(self._size[root] for root in {roots[t] for t in graph.inputs})
+            self._savings.append(self._whole_savings(graph, op, places, overlaps.get(index, ())))
+        self.start_bytes = sum(self._size[root] for root in self._given)
         self.unavoidable_bytes = max(
             (self._least_bytes(index) for index in range(self.n_ops)), default=0
         )
 
-    def _saving(self, in_root: int, out_root: int, offer: Overlap) -> int:
-        in_bytes, out_bytes = self._size[in_root], self._size[out_root]
-        return in_bytes + out_bytes - offer.span_bytes(in_bytes, out_bytes)
+    def _whole_savings(
+        self,
+        graph: ir.Graph,
+        op: ir.Op,
+        places: Sequence[Bytes],
+        offers: Sequence[Overlap],
+    ) -> list[tuple[int, int]]:
+        """Inputs that the op's output may lie over, and the bytes saved by it.
+
+        Only where input and output are storages of their own, and where an op that reads one
+        through several inputs gets the same offer for all of them.
+        """
+        savings: dict[int, int] = {}
+        usable = aligned_offers(offers)
+        out = op.outputs[0]
+        for offer in usable:
+            root = places[op.inputs[offer.input]].storage
+            same = [i for i, tensor in enumerate(op.inputs) if places[tensor].storage == root]
+            is_whole = all(
+                graph.tensors[tensor].size_bytes == graph.tensors[place.storage].size_bytes
+                for tensor, place in ((t, places[t]) for t in (op.inputs[offer.input], out))
+            )
+            agreed = all(replace(offer, input=position) in usable for position in same)
+            if is_whole and agreed and root not in (-1, places[out].storage):
+                in_bytes, out_bytes = self._size[root], self._size[places[out].storage]
+                span = offer.span_bytes(in_bytes, out_bytes)
+                savings.setdefault(root, in_bytes + out_bytes - span)
+        return list(savings.items())
 
     def _least_bytes(self, index: int) -> int:
         """What one op needs in any order."""
@@ -97,11 +121,12 @@ class _Memory:
         """Bytes needed while an op runs, and live after it, given the ops done and bytes live."""
         after = done | 1 << index
         output = self._output[index]
-        during = live_bytes + (self._size[output] if self._is_new[index] else 0)
+        is_new = output not in self._given and self._users[output] & done == 0
+        during = live_bytes + (self._size[output] if is_new else 0)
         dying = {
             root
             for root in (*self._reads[index], output)
-            if root not in self._kept and self._readers[root] & ~after == 0
+            if root not in self._kept and self._users[root] & ~after == 0
         }
         savings = sum(saving for root, saving in self._savings[index] if root in dying)
         saved = min(savings, self._size[output])

@@ -14,7 +14,7 @@ from codegen import passes
 from codegen.emit import banner, environment
 from codegen.engines import Generated, Job, Objective, register
 from codegen.errors import DoesNotFit
-from codegen.ir import DType, Graph, Op, Reshape, Tensor, op_macs
+from codegen.ir import Alias, DType, Graph, Op, Tensor, op_macs
 from codegen.kernels import Kernel, choose
 from codegen.kernels.context import Array, Context, constant_name
 from codegen.limits import STACK_RESERVE_BYTES, BoardLimits
@@ -105,7 +105,7 @@ def _chosen_for(
 
 def ops_with_kernels(graph: Graph) -> list[tuple[int, Op]]:
     """Ops that need a kernel, with their indices: all but those that are only views."""
-    return [(index, op) for index, op in enumerate(graph.ops) if not isinstance(op, Reshape)]
+    return [(index, op) for index, op in enumerate(graph.ops) if not isinstance(op, Alias)]
 
 
 def planned(graph: Graph, kernels: Mapping[int, Kernel], board: BoardLimits) -> Plan:
@@ -220,7 +220,7 @@ def _places(graph: Graph, memory: Plan) -> list[Place]:
         *(
             i
             for op in graph.ops
-            if not isinstance(op, Reshape)
+            if not isinstance(op, Alias)
             for i in (*op.inputs, *op.outputs)
             if i >= 0 and not graph.tensors[i].is_constant
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codegen import ir, passes
+from codegen.check import check_joins
 from codegen.engines.reference_interpreter import _Buffer, plan_greedy
-from codegen.errors import DoesNotFit
+from codegen.errors import DoesNotFit, GraphInvalid
 from codegen.import_tflite import import_tflite
 from codegen.liveness import liveness
 from codegen.planner import (
@@ -42,22 +44,28 @@ def network(
     *,
     outputs: tuple[int, ...] = (),
     reshapes: frozenset[int] = frozenset(),
+    views: Mapping[int, int] | None = None,
+    joins: frozenset[int] = frozenset(),
 ) -> ir.Graph:
     """Op i reads tensors `reads[i]` and writes tensor i + 1; tensor 0 is the input.
 
-    Only sizes and wiring matter to the planner, so every op is a Logistic or a Reshape.
+    Only sizes and wiring matter to the planner, so every op is a Logistic or moves nothing; `views`
+    are offsets by op.
     """
+    views = views or {}
     tensors = tuple(
         ir.Tensor(f"t{i}", (size,), ir.DType.S8, ir.Quant((1.0,), (0,)))
         for i, size in enumerate(sizes)
     )
-    ops = tuple(
-        (ir.Reshape if i in reshapes else ir.Logistic)(
-            name=f"op{i}", inputs=operands, outputs=(i + 1,)
-        )
-        for i, operands in enumerate(reads)
-    )
-    return ir.Graph("net", "", tensors, ops, (0,), outputs or (len(sizes) - 1,))
+    ops: list[ir.Op] = []
+    for i, operands in enumerate(reads):
+        wiring = {"name": f"op{i}", "inputs": operands, "outputs": (i + 1,)}
+        if i in views:
+            ops.append(ir.View(**wiring, offset_bytes=views[i]))
+        else:
+            kind = ir.Reshape if i in reshapes else ir.Join if i in joins else ir.Logistic
+            ops.append(kind(**wiring))
+    return ir.Graph("net", "", tensors, tuple(ops), (0,), outputs or (len(sizes) - 1,))
 
 
 def greedy_bytes(graph: ir.Graph) -> int:
@@ -97,6 +105,43 @@ def networks(draw: st.DrawFn, max_ops: int = 12) -> ir.Graph:
 
 
 @st.composite
+def networks_with_views(draw: st.DrawFn, max_ops: int = 12) -> ir.Graph:
+    n_ops = draw(st.integers(1, max_ops))
+    sizes = [4 * draw(st.integers(1, 60))]
+    reads: list[tuple[int, ...]] = []
+    views: dict[int, int] = {}
+    joins: set[int] = set()
+    for i in range(n_ops):
+        some = st.lists(st.integers(max(0, i - 5), i), min_size=1, max_size=3, unique=True)
+        operands = tuple(draw(some))
+        kind = draw(st.sampled_from(["op", "op", "view", "join"]))
+        if kind == "view":
+            operands = operands[:1]
+            views[i] = 4 * draw(st.integers(0, sizes[operands[0]] // 4 - 1))
+            sizes.append(4 * draw(st.integers(1, (sizes[operands[0]] - views[i]) // 4)))
+        elif kind == "join":
+            joins.add(i)
+            sizes.append(sum(sizes[part] for part in operands))
+        else:
+            sizes.append(4 * draw(st.integers(1, 60)))
+        reads.append(operands)
+        trial = network(sizes, reads, views=views, joins=frozenset(joins))
+        if not is_joinable(trial):
+            joins.discard(i)
+    read = {tensor for operands in reads for tensor in operands}
+    ends = tuple(i for i in range(1, n_ops + 1) if i not in read)
+    return network(sizes, reads, outputs=ends, views=views, joins=frozenset(joins))
+
+
+def is_joinable(graph: ir.Graph) -> bool:
+    try:
+        check_joins(graph)
+    except GraphInvalid:
+        return False
+    return True
+
+
+@st.composite
 def overlap_offers(draw: st.DrawFn, graph: ir.Graph) -> dict[int, tuple[Overlap, ...]]:
     offer = st.builds(
         Overlap, input=st.just(0), distance=st.integers(-40, 40), is_exact=st.booleans()
@@ -104,7 +149,7 @@ def overlap_offers(draw: st.DrawFn, graph: ir.Graph) -> dict[int, tuple[Overlap,
     return {
         index: tuple(draw(st.lists(offer, max_size=1)))
         for index, op in enumerate(graph.ops)
-        if not isinstance(op, ir.Reshape)
+        if not isinstance(op, ir.Alias)
     }
 
 
@@ -114,53 +159,64 @@ def assert_sound(
     scratch: dict[int, int] | None = None,
     overlaps: dict[int, tuple[Overlap, ...]] | None = None,
 ) -> None:
-    """Replays the plan: what is still needed is never written over, except as a kernel allows."""
+    """Replays the plan byte by byte: each op finds what was written for it.
+
+    A byte holds the number of the tensor that an op wrote and its position in it; views of it are
+    followed by hand. Scratch spoils what was there. Where an op's output meets one of its inputs,
+    its kernel must have offered that.
+    """
     scratch, overlaps = scratch or {}, overlaps or {}
     assert sorted(made.order) == list(range(len(graph.ops)))
-    readers = {t: {i for i, op in enumerate(graph.ops) if t in op.inputs} for t in range(99)}
-    alive = set(graph.inputs)
-    done: set[int] = set()
+    arena = np.full(made.arena_bytes, -1, np.int64)
+    content: dict[int, np.ndarray] = {}
 
-    def bytes_of(tensor: int) -> range:
+    def span(tensor: int) -> slice:
         start = made.offsets[tensor]
         assert start >= 0 and start % ALIGNMENT == 0
         assert start + graph.tensors[tensor].size_bytes <= made.arena_bytes
-        return range(start, start + graph.tensors[tensor].size_bytes)
+        return slice(start, start + graph.tensors[tensor].size_bytes)
 
-    def meet(a: range, b: range) -> bool:
+    def meet(a: slice, b: slice) -> bool:
         return a.start < b.stop and b.start < a.stop
 
-    for a, b in itertools.combinations(graph.inputs, 2):
-        assert not meet(bytes_of(a), bytes_of(b))
+    def write(tensor: int) -> None:
+        size = graph.tensors[tensor].size_bytes
+        content[tensor] = tensor * 100_000 + np.arange(size)
+        arena[span(tensor)] = content[tensor]
+
+    def assert_there(tensor: int, reader: str) -> None:
+        there = np.array_equal(arena[span(tensor)], content[tensor])
+        assert there, f"{graph.tensors[tensor].name} is spoilt before {reader}"
+
+    for tensor in graph.inputs:
+        write(tensor)
     for index in made.order:
         op = graph.ops[index]
         (result,) = op.outputs
-        assert alive.issuperset(op.inputs), "an op runs before what it reads is there"
-        done.add(index)
-        needed_later = {t for t in alive if t in graph.outputs or not readers[t].issubset(done)}
-        if isinstance(op, ir.Reshape):
-            assert made.offsets[result] == made.offsets[op.inputs[0]]
-        else:
-            for tensor in alive:
-                offers = [
-                    o
-                    for o in overlaps.get(index, ())
-                    if made.offsets[op.inputs[o.input]] == made.offsets[tensor]
-                    and tensor not in needed_later
-                ]
-                if meet(bytes_of(tensor), bytes_of(result)) and (
-                    tensor in needed_later or tensor in op.inputs
-                ):
-                    assert any(
-                        o.allows(made.offsets[tensor], made.offsets[result]) for o in offers
-                    ), f"{op.name} writes over {graph.tensors[tensor].name}"
+        for tensor in op.inputs:
+            if not isinstance(op, ir.Alias):
+                assert_there(tensor, op.name)
+        if isinstance(op, ir.Alias):
+            joined = np.concatenate([content[tensor] for tensor in op.inputs])
+            start = op.offset_bytes if isinstance(op, ir.View) else 0
+            content[result] = joined[start : start + graph.tensors[result].size_bytes]
+            assert made.offsets[result] == made.offsets[op.inputs[0]] + start
+            continue
         if scratch.get(index):
             start = made.scratch_offsets[index]
-            own = range(start, start + scratch[index])
+            own = slice(start, start + scratch[index])
             assert start >= 0 and start % ALIGNMENT == 0 and own.stop <= made.arena_bytes
-            for tensor in {*needed_later, *op.inputs, result}:
-                assert not meet(own, bytes_of(tensor))
-        alive = needed_later | {result}
+            assert not any(meet(own, span(tensor)) for tensor in (*op.inputs, result))
+            arena[own] = -2
+        for position, tensor in enumerate(op.inputs):
+            if meet(span(tensor), span(result)):
+                assert any(
+                    o.input == position and o.allows(made.offsets[tensor], made.offsets[result])
+                    for o in overlaps.get(index, ())
+                ), f"{op.name} writes over {graph.tensors[tensor].name}"
+        write(result)
+    for tensor in graph.outputs:
+        assert_there(tensor, "the end")
 
 
 # Known answers
@@ -214,6 +270,37 @@ def test_an_output_may_run_ahead_of_its_input_by_a_distance() -> None:
 
     assert plan(graph, overlaps={0: (Overlap(0, distance=8),)}).arena_bytes == 108
     assert plan(graph, overlaps={0: (Overlap(0, distance=0),)}).arena_bytes == 100
+
+
+def test_a_view_has_bytes_of_its_input_and_a_join_those_of_its_parts() -> None:
+    # 0 -> 1; 2 and 3 are halves of 1; 4 and 5 are computed from them and joined.
+    graph = network(
+        [8, 64, 32, 32, 16, 16, 32, 4],
+        [(0,), (1,), (1,), (2,), (3,), (4, 5), (6,)],
+        views={1: 0, 2: 32},
+        joins=frozenset({5}),
+    )
+
+    made = plan(graph)
+
+    assert (made.offsets[2], made.offsets[3]) == (made.offsets[1], made.offsets[1] + 32)
+    assert (made.offsets[4], made.offsets[5]) == (made.offsets[6], made.offsets[6] + 16)
+    assert made.arena_bytes == 64 + 16, "the second result lies where the first half was"
+    assert_sound(graph, made)
+
+
+def test_bytes_die_with_their_last_view() -> None:
+    # A tensor is read in three parts; its results take their places.
+    graph = network(
+        [60, 20, 20, 20, 20, 20, 20, 60],
+        [(0,), (1,), (0,), (3,), (0,), (5,), (2, 4, 6)],
+        views={0: 0, 2: 20, 4: 40},
+    )
+
+    made = plan(graph, reorder=False)
+
+    assert_sound(graph, made)
+    assert made.arena_bytes == made.lower_bound_bytes == 120
 
 
 def test_scratch_lives_during_its_op_only() -> None:
@@ -293,6 +380,22 @@ def test_two_live_tensors_never_share_bytes(graph: ir.Graph, data: st.DataObject
     assert made.lower_bound_bytes <= made.arena_bytes
 
 
+@settings(max_examples=200, deadline=None)
+@given(networks_with_views(), st.data())
+def test_views_and_joins_find_their_bytes(graph: ir.Graph, data: st.DataObject) -> None:
+    scratch = data.draw(
+        st.dictionaries(st.integers(0, len(graph.ops) - 1), st.integers(1, 200), max_size=3)
+    )
+    offers = data.draw(overlap_offers(graph))
+    kernels = {i for i, op in enumerate(graph.ops) if not isinstance(op, ir.Alias)}
+    scratch = {i: size for i, size in scratch.items() if i in kernels}
+
+    made = plan(graph, scratch=scratch, overlaps=offers)
+
+    assert_sound(graph, made, scratch, offers)
+    assert made.lower_bound_bytes <= made.arena_bytes
+
+
 @settings(max_examples=150, deadline=None)
 @given(networks())
 def test_no_arena_is_larger_than_the_one_of_tflm(graph: ir.Graph) -> None:
@@ -319,7 +422,11 @@ def test_small_networks_are_placed_as_well_as_can_be(graph: ir.Graph) -> None:
         placed: dict[int, range] = {}
         for i in sequence:
             storage = lives.storages[i]
-            others = [span for j, span in placed.items() if j in lives.conflicts[i]]
+            others = [
+                span
+                for j, span in placed.items()
+                if lives.storages[j].pieces[0].lives_with(storage.pieces[0])
+            ]
             start = min(
                 start
                 for start in (0, *(span.stop for span in others))
