@@ -85,10 +85,34 @@ static inline int32_t smmlar(int32_t a, int32_t b, int32_t sum)
     return high;
 }
 
+/* high word of a * b; GCC would take SMULL, which needs one more register */
+static inline int32_t smmul(int32_t a, int32_t b)
+{
+    int32_t high;
+
+    __asm__("smmul %0, %1, %2" : "=r"(high) : "r"(a), "r"(b));
+    return high;
+}
+
 /* value clamped to -128..127 */
 static inline int32_t saturate_s8(int32_t value)
 {
     return (int32_t)__builtin_arm_ssat((int)value, 8); /* ACLE's __ssat does not pass -Wsign-conversion */
+}
+
+/* lo and hi of sum, each with the half that sxtb16 makes of word added, modulo 2^16 */
+static inline uint32_t sxtab16(uint32_t sum, uint32_t word)
+{
+    return (uint32_t)__sxtab16((int16x2_t)sum, (int8x4_t)word);
+}
+
+/* as sxtab16 with sxtb16_ror8 */
+static inline uint32_t sxtab16_ror8(uint32_t sum, uint32_t word)
+{
+    uint32_t halves;
+
+    __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(halves) : "r"(sum), "r"(word));
+    return halves;
 }
 
 #else /* plain C twins */
@@ -135,9 +159,24 @@ static inline int32_t smmlar(int32_t a, int32_t b, int32_t sum)
     return (int32_t)((uint32_t)(product >> 32) + (uint32_t)sum);
 }
 
+static inline int32_t smmul(int32_t a, int32_t b)
+{
+    return (int32_t)(((int64_t)a * b) >> 32);
+}
+
 static inline int32_t saturate_s8(int32_t value)
 {
     return value < -128 ? -128 : value > 127 ? 127 : value;
+}
+
+static inline uint32_t sxtab16(uint32_t sum, uint32_t word)
+{
+    return pack_s16(lo_s16(sum) + (int8_t)(uint8_t)word, hi_s16(sum) + (int8_t)(uint8_t)(word >> 16));
+}
+
+static inline uint32_t sxtab16_ror8(uint32_t sum, uint32_t word)
+{
+    return sxtab16(sum, (word >> 8) | (word << 24));
 }
 
 #endif

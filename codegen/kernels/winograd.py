@@ -1,0 +1,214 @@
+"""3x3 convolutions by Winograd's minimal filters F(4x4, 3x3), in integers, with the same bytes.
+
+A. Lavin, S. Gray: Fast Algorithms for Convolutional Neural Networks (2015), section 4. Differs from
+the paper: the matrices hold integers only. What they scale the sums by is divided out exactly, see
+firmware/kernels/winograd.h. Four times fewer products; eight bytes for each weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codegen.ir import Conv2D, Graph, Op
+from codegen.kernels import Cost, Kernel, register
+from codegen.kernels.context import Array, Context, common
+from codegen.kernels.conv2d import Window, conv_weights, window
+from codegen.kernels.overlap import forward_overlap
+from codegen.limits import BoardLimits
+from codegen.planner import Overlap
+from codegen.requantization import Product, Scaling, product, scaling
+
+Int64s = NDArray[np.int64]
+
+#: The matrices of winograd.h: V = B d B', U = G w G', Y = A M A'.
+B = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ],
+    np.int64,
+)
+G = np.array([[3, 0, 0], [-2, -2, -2], [-2, 2, -2], [1, 2, 4], [1, -2, 4], [0, 0, 12]], np.int64)
+A = np.array(
+    [[2, 2, 2, 1, 1, 0], [0, 1, -1, 1, -1, 0], [0, 1, 1, 2, 2, 0], [0, 1, -1, 4, -4, 1]], np.int64
+)
+#: A row of Y is so many times the convolution's sums.
+FACTORS = np.array([24, 12, 12, 12], np.int64)
+
+TILE = 4
+INPUTS = 6
+POSITIONS = INPUTS * INPUTS
+QUAD = 4  # tiles whose products are computed together
+#: What winograd_input adds to the low channel: to all inputs, and to four at the bottom right.
+LOW = 128
+CORNER = 12800
+
+#: winograd_sum gives 64 times a sum before it shifts.
+SUM_LIMIT = 2**31 // 64
+
+
+def transformed_weights(weights: NDArray[np.int8]) -> Int64s:
+    """(out_c, 6, 6, in_c) U of weights (out_c, 3, 3, in_c); fits int16."""
+    transformed: Int64s = np.einsum("ik,jl,oklc->oijc", G, G, weights.astype(np.int64))
+    return transformed
+
+
+def starts(transformed: Int64s) -> Int64s:
+    """(out_c, 6, 6) what M starts with, so that what is added to low channels does not count."""
+    added = np.full((INPUTS, INPUTS), LOW)
+    added[TILE:, TILE:] += CORNER
+    low = np.isin(np.arange(transformed.shape[3]) % 4, (0, 1))
+    negative: Int64s = -(B @ added @ B.T) * transformed[..., low].sum(axis=3)
+    return negative
+
+
+def pack_transformed(transformed: Int64s) -> NDArray[np.uint32]:
+    """Words in the order of use; the layout is described in winograd.h.
+
+    Args:
+        transformed: (out_c, 6, 6, depth), out_c even, depth a multiple of 4.
+    """
+    out_c, depth = transformed.shape[0], transformed.shape[3]
+    # Channels c and c + 2 of a group of four are a word.
+    pairs = transformed.reshape(out_c, POSITIONS, depth // 4, 2, 2).swapaxes(3, 4)
+    words = np.ascontiguousarray(pairs.astype("<i2")).view("<u4").reshape(out_c, POSITIONS, -1)
+    first = starts(transformed).reshape(out_c, POSITIONS, 1).astype("<i4").view("<u4")
+    rows = np.concatenate([first, words], axis=2).reshape(out_c // 2, 2, POSITIONS, -1)
+    return rows.transpose(0, 2, 3, 1).reshape(-1).astype(np.uint32)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class WinogradContext(Context):
+    """conv2d_winograd_s8; `block` tiles are transformed before any product of them."""
+
+    window: Window
+    depth: int
+    block: int
+    in_zp: int
+    scaling: Scaling
+
+    @property
+    def row_tiles(self) -> int:
+        """Tiles from left to right."""
+        return -(-self.window.out_w // TILE)
+
+    @property
+    def image_tiles(self) -> int:
+        """Tiles of one image."""
+        return _tiles(self.window)
+
+
+def _depth(shape: Window) -> int:
+    """Input channels in whole groups of four."""
+    return -(-shape.in_c // 4) * 4
+
+
+def _scratch_bytes(shape: Window, block: int) -> int:
+    """Transformed inputs, the sums of two output channels, and one tile at the image's edge."""
+    return block * POSITIONS * (2 * _depth(shape) + 8) + POSITIONS * _depth(shape)
+
+
+def _tiles(shape: Window) -> int:
+    """Tiles of one image."""
+    return -(-shape.out_h // TILE) * -(-shape.out_w // TILE)
+
+
+def _layer(graph: Graph, op: Op) -> tuple[Window, Product]:
+    assert isinstance(op, Conv2D)
+    weights = conv_weights(graph, op)
+    return window(graph, op), product(graph, op, weights.reshape(weights.shape[0], -1))
+
+
+def _refuse(graph: Graph, op: Op, *, block: int) -> str | None:
+    shape, layer = _layer(graph, op)
+    steps = (shape.stride_h, shape.stride_w, shape.dilation_h, shape.dilation_w)
+    if (shape.kh, shape.kw) != (3, 3) or steps != (1, 1, 1, 1):
+        return "needs a 3x3 kernel with stride and dilation 1"
+    if block > QUAD and block - QUAD >= shape.batch * _tiles(shape):
+        return f"the image has only {_tiles(shape)} tiles"
+    if np.any(np.abs(layer.weights.astype(np.int64)).sum(axis=1) * 128 >= SUM_LIMIT):
+        return "64 times a sum may not fit 32 bits"
+    return None
+
+
+def _context(graph: Graph, op: Op, *, block: int) -> WinogradContext:
+    shape, layer = _layer(graph, op)
+    scales = scaling(layer)
+    depth = _depth(shape)
+    weights = scales.weights.reshape(shape.out_c, 3, 3, shape.in_c)
+    padded = np.pad(weights, ((0, shape.out_c % 2), (0, 0), (0, 0), (0, depth - shape.in_c)))
+    arrays = (
+        Array(
+            f"{op.name}_weight",
+            "uint32_t",
+            pack_transformed(transformed_weights(padded)),
+            f"{shape.out_c} channels in pairs, {depth} deep, transformed; order of winograd.h",
+        ),
+        Array(f"{op.name}_channel", scales.c_type, scales.rows, scales.comment),
+    )
+    return WinogradContext(
+        **common(graph, op, arrays, scratch_bytes=_scratch_bytes(shape, block)),
+        window=shape,
+        depth=depth,
+        block=block,
+        in_zp=layer.quant.in_zp,
+        scaling=scales,
+    )
+
+
+def _overlap(shape: Window, block: int) -> Overlap:
+    """Blocks of tiles, row by row, read whole before their outputs are written."""
+    columns = -(-shape.out_w // TILE)
+    image, tile = np.divmod(np.arange(shape.batch * _tiles(shape)), _tiles(shape))
+    y, x = tile // columns * TILE, tile % columns * TILE
+    top = np.maximum(y - shape.pad_top, 0)
+    left = np.maximum(x - shape.pad_left, 0)
+    lowest_read = ((image * shape.in_h + top) * shape.in_w + left) * shape.in_c
+    bottom, right = np.minimum(y + TILE, shape.out_h), np.minimum(x + TILE, shape.out_w)
+    written_end = ((image * shape.out_h + bottom - 1) * shape.out_w + right) * shape.out_c
+    starts = np.arange(0, tile.size, block)
+    return forward_overlap(
+        np.minimum.reduceat(lowest_read, starts),
+        np.maximum.accumulate(np.maximum.reduceat(written_end, starts)),
+    )
+
+
+def _cost(graph: Graph, op: Op, board: BoardLimits, *, block: int) -> Cost:
+    shape, layer = _layer(graph, op)
+    depth = _depth(shape)
+    pairs = -(-shape.out_c // 2)
+    tiles = shape.batch * _tiles(shape)
+    blocks = -(-tiles // block)
+    quads = -(-tiles // QUAD)
+    weight_bytes = pairs * POSITIONS * (8 + 4 * depth)
+    cycles = tiles * 160 * depth
+    cycles += quads * pairs * POSITIONS * (8 * depth + 25)
+    cycles += tiles * shape.out_c * (180 + 16 * scaling(layer).cycles)
+    cycles += int(blocks * weight_bytes * board.flash_byte_cycles)
+    return Cost(
+        cycles=cycles,
+        flash_bytes=weight_bytes + 16 * shape.out_c + 1000,
+        scratch_bytes=_scratch_bytes(shape, block),
+        overlaps=(_overlap(shape, block),),
+    )
+
+
+for _block in (4, 8):
+    register(
+        Kernel(
+            name=f"conv2d_winograd_s8_{_block}_tiles",
+            op=(Conv2D,),
+            template="conv2d_winograd_s8.c.j2",
+            refuse=partial(_refuse, block=_block),
+            cost=partial(_cost, block=_block),
+            context=partial(_context, block=_block),
+        )
+    )
