@@ -5,6 +5,7 @@ Not here: what is written (templates/*.j2) and the numbers that go in (codegen/k
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -82,8 +83,9 @@ def c_structs(rows: Iterable[Sequence[int]]) -> str:
     return ", ".join(f"{{{', '.join(map(str, row))}}}" for row in rows)
 
 
+@functools.cache
 def environment() -> jinja2.Environment:
-    """Templates of this package; a misspelt name stops generation."""
+    """Templates of this package, each compiled once; a misspelt name stops generation."""
     env = jinja2.Environment(
         loader=jinja2.PackageLoader("codegen"),
         undefined=jinja2.StrictUndefined,
