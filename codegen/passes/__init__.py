@@ -10,7 +10,14 @@ from collections.abc import Callable
 
 from codegen import ir
 from codegen.check import check
-from codegen.passes import fold_constants, fold_pad, fuse_activation, remove_dead_ops, remove_moves
+from codegen.passes import (
+    fold_constants,
+    fold_pad,
+    fuse_activation,
+    remove_dead_channels,
+    remove_dead_ops,
+    remove_moves,
+)
 
 PASSES: tuple[Callable[[ir.Graph], ir.Graph], ...] = (
     fold_constants.run,
@@ -18,6 +25,7 @@ PASSES: tuple[Callable[[ir.Graph], ir.Graph], ...] = (
     fold_pad.run,
     fuse_activation.run,
     remove_dead_ops.run,
+    remove_dead_channels.run,
 )
 
 

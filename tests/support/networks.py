@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from graphs import Builder, random_quant
 
@@ -76,3 +78,27 @@ def _head(b: Builder, x: int) -> int:
     else:
         x = b.reshape(b.pool(ir.AveragePool2D, x, (h, w)), (1, c))
     return b.softmax(b.fully_connected(x, int(b.rng.choice([2, 10])), per_channel=False))
+
+
+def with_dead_channels(rng: Rng, graph: ir.Graph) -> ir.Graph:
+    """The graph with channels that are constant or that nobody reads, as sparse training leaves.
+
+    Some weights become zero, by rows and by columns; some biases become zero or saturate the sum.
+    """
+    tensors = list(graph.tensors)
+    for op in graph.ops:
+        if isinstance(op, ir.Conv2D | ir.DepthwiseConv2D | ir.FullyConnected):
+            _, weight, *bias = op.inputs
+            data = graph.tensors[weight].data.copy()
+            # Rows are output channels; those of a depthwise convolution are its last axis.
+            axes = (3,) if isinstance(op, ir.DepthwiseConv2D) else (0, data.ndim - 1)
+            for axis in axes:
+                is_dead = rng.random(data.shape[axis]) < rng.choice([0, 0.3, 0.8])
+                np.moveaxis(data, axis, 0)[is_dead] = 0
+            tensors[weight] = replace(graph.tensors[weight], data=data)
+            for index in bias:
+                values = graph.tensors[index].data.copy()
+                values[rng.random(values.shape) < rng.choice([0, 0.5])] = 0
+                values[rng.random(values.shape) < rng.choice([0, 0.3])] = rng.choice([-1, 1]) << 30
+                tensors[index] = replace(graph.tensors[index], data=values)
+    return graph.with_ops(graph.ops, tuple(tensors))
