@@ -19,7 +19,6 @@ from codegen.kernels.overlap import forward_overlap
 from codegen.kernels.packing import (
     Layout,
     column_order,
-    pack_tiles,
     pack_words,
     pair_segment,
     refuse_pairs,
@@ -30,6 +29,10 @@ from codegen.requantization import Product, Scaling, plain_table, product, scali
 
 #: Pixels whose sums are computed together.
 TILE_PIXELS = 2
+#: Steps of two elements in a pass of dot_4x2's loop (DOT_4X2_UNROLLED).
+DOT_UNROLLED = 8
+#: What dot_4x2 reads behind the columns and does not use.
+DOT_READ_AHEAD_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +124,47 @@ def conv_weights(graph: Graph, op: Op) -> NDArray[np.int8]:
     return weights.transpose(3, 1, 2, 0) if isinstance(op, DepthwiseConv2D) else weights
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How a convolution is computed as a product of weights and columns.
+
+    Args:
+        layout: of the weights.
+        block: pixels whose columns are there together, so that each tile of weights is read once
+            for all of them; even.
+        copied: whether the weights are copied to scratch first.
+    """
+
+    layout: Layout
+    block: int = TILE_PIXELS
+    copied: bool = False
+
+    @property
+    def name(self) -> str:
+        """The end of the kernel's name."""
+        block = f"_block{self.block}" if self.block > TILE_PIXELS else ""
+        return f"{self.layout.name.lower()}{block}{'_copied' if self.copied else ''}"
+
+
+VARIANTS = (
+    Variant(Layout.PAIRS),
+    Variant(Layout.PAIRS, block=8),
+    Variant(Layout.PAIRS, block=16),
+    Variant(Layout.PAIRS, copied=True),
+    Variant(Layout.BYTES),
+)
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ConvContext(Context):
     """conv2d_pointwise_s8, conv2d_column_s8 and conv2d_plain_s8.
 
-    `depth` is the length of a column. The next three are for the first two: `segment` is how many
-    elements are summed up before sums are carried over.
+    `depth` is the length of a column. `variant` and `scaling` are for the first two.
     """
 
     window: Window
     depth: int
-    layout: Layout | None
-    segment: int
+    variant: Variant | None
     scaling: Scaling | None
     in_zp: int
     out_zp: int
@@ -140,35 +172,58 @@ class ConvContext(Context):
     act_max: int
 
     @property
+    def layout(self) -> Layout:
+        """Of the weights."""
+        assert self.variant is not None
+        return self.variant.layout
+
+    @property
+    def block(self) -> int:
+        """Pixels whose columns are there together."""
+        assert self.variant is not None
+        return self.variant.block
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether the weights are copied to scratch."""
+        assert self.variant is not None
+        return self.variant.copied
+
+    @property
+    def columns_bytes(self) -> int:
+        """Bytes of the columns of a block, and what is read behind them."""
+        return _columns_bytes(self.window, self.block)
+
+    @property
+    def rest(self) -> int:
+        """See dot_4x2."""
+        return (self.depth // 2 - 1) % DOT_UNROLLED
+
+    @property
+    def tiles_key(self) -> tuple[object, ...]:
+        """All that the function depends on which conv2d_tiles_s8 makes."""
+        return (self.layout, self.rest, self.window.out_c % 4, self.outputs("s", "t", "c"))
+
+    def outputs(self, sum_a: str, sum_b: str, channel: str) -> tuple[str, str]:
+        """C: the outputs of the two channels of a pair, from sums of dot_s8.h."""
+        scaling = self.scaling
+        assert scaling is not None
+        if self.layout is Layout.PAIRS:
+            b = scaling.call_high(f"dot_difference({sum_b}, {sum_a})", channel)
+        else:
+            b = scaling.call(sum_b, channel)
+        return scaling.clamp(scaling.call(sum_a, channel)), scaling.clamp(b)
+
+    @property
     def copy_padded(self) -> str:
         """The function of column.h for a run that reaches over the edge of the image."""
         return "column_copy_padded" if self.window.in_c % 4 else "column_copy_padded_groups"
 
     @property
-    def segments(self) -> str:
-        """What the names of the functions end with that carry sums over, where they are needed."""
-        return "_segments" if self.segment < self.depth else ""
-
-    @property
-    def dot_how(self) -> str:
-        """The last argument of the functions that sum up."""
-        return "SEGMENT" if self.segments else f"{self.layout}"
-
-    @property
-    def tiled_channels(self) -> int:
-        """Channels in tiles of four."""
-        return self.window.out_c // 4 * 4
-
-    @property
-    def channels_left(self) -> int:
-        """Channels after the last tile of four: 0 to 3."""
-        return self.window.out_c % 4
-
-    @property
-    def pairs_left(self) -> tuple[tuple[int, ...], ...]:
-        """The channels left over, counted from the last tile's end: (0, 1), (2,) or a part."""
-        left = range(self.channels_left)
-        return tuple(tuple(left[i : i + 2]) for i in range(0, self.channels_left, 2))
+    def pairs_left(self) -> tuple[int, ...]:
+        """How many channels each pair has after the last tile of four: (), (1,), (2,) or (2, 1)."""
+        left = self.window.out_c % 4
+        return (2,) * (left // 2) + (1,) * (left % 2)
 
 
 def _as_convolution(graph: Graph, op: Op) -> tuple[Window, Product]:
@@ -184,19 +239,24 @@ def _refuse_multichannel_depthwise(op: Op, shape: Window) -> str | None:
     return None
 
 
-def _refuse_column(graph: Graph, op: Op, *, layout: Layout) -> str | None:
+def _refuse_column(graph: Graph, op: Op, *, variant: Variant) -> str | None:
     shape, layer = _as_convolution(graph, op)
     reason = _refuse_multichannel_depthwise(op, shape)
-    if reason is None and layout is Layout.PAIRS:
-        reason = refuse_pairs(scaling(layer).weights)
+    if reason is None and shape.all_pixels <= variant.block - TILE_PIXELS:
+        reason = "has fewer pixels than a block"
+    if reason is None and variant.layout is Layout.PAIRS:
+        weights = scaling(layer).weights
+        reason = refuse_pairs(weights)
+        if reason is None and pair_segment(weights) < weights.shape[1]:
+            reason = "sums of the second channel of a pair may need more than 24 bits"
     return reason
 
 
-def _refuse_pointwise(graph: Graph, op: Op, *, layout: Layout) -> str | None:
+def _refuse_pointwise(graph: Graph, op: Op, *, variant: Variant) -> str | None:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     if not window(graph, op).is_pointwise:
         return "needs a 1x1 kernel with stride 1 and no padding"
-    return _refuse_column(graph, op, layout=layout)
+    return _refuse_column(graph, op, variant=variant)
 
 
 def _depth(shape: Window) -> int:
@@ -205,56 +265,72 @@ def _depth(shape: Window) -> int:
     return taps + taps % 2
 
 
-def _scratch_bytes(shape: Window) -> int:
-    return TILE_PIXELS * _depth(shape) * 2
+def _columns_bytes(shape: Window, block: int) -> int:
+    return block * _depth(shape) * 2 + DOT_READ_AHEAD_BYTES
 
 
-def _product_cycles(graph: Graph, op: Op, layout: Layout) -> int:
+def _scratch_bytes(shape: Window, variant: Variant, weight_words: int) -> int:
+    copy_bytes = 4 * (weight_words + 1) if variant.copied else 0
+    return _columns_bytes(shape, variant.block) + copy_bytes
+
+
+def _weight_words(shape: Window, scales: Scaling) -> int:
+    """Words of the array that dot_4x2 runs through: weights, and the constants of each tile."""
+    channels = shape.out_c + shape.out_c % 2
+    words = channels * _depth(shape) // 4 + scales.rows.size
+    return words + -words % 4
+
+
+def _product_cycles(graph: Graph, op: Op, board: BoardLimits, variant: Variant) -> int:
     """Sums and requantisation of all outputs, without building the columns."""
     shape, layer = _as_convolution(graph, op)
     tiles, left = divmod(shape.out_c, 4)
     pixel_pairs = shape.batch * -(-shape.pixels // TILE_PIXELS)
     # BYTES expands each word twice.
-    tile_cycles, left_cycles = (9, 7) if layout is Layout.PAIRS else (11, 8)
+    tile_cycles, left_cycles = (9, 7) if variant.layout is Layout.PAIRS else (11, 8)
     sum_cycles = tiles * (tile_cycles * _depth(shape) + 14)
     sum_cycles += -(-left // 2) * (left_cycles * _depth(shape) + 12)
     return pixel_pairs * (sum_cycles + TILE_PIXELS * shape.out_c * scaling(layer).cycles)
 
 
-def _product_flash_bytes(shape: Window) -> int:
-    channels = shape.out_c + shape.out_c % 2
-    return channels * _depth(shape) + 16 * shape.out_c
+def _tile_stream(
+    weights: NDArray[np.int8], rows: NDArray[np.int32], layout: Layout
+) -> NDArray[np.uint32]:
+    """What conv2d_tiles_s8 reads: tiles of four channels, then pairs; behind each its constants."""
+    out_c = weights.shape[0]
+    words = pack_words(weights, layout)
+    constants = np.ascontiguousarray(rows).view(np.uint32)
+    parts: list[NDArray[np.uint32]] = []
+    for first in range(0, out_c // 4 * 4, 4):
+        parts += [words[first // 2 : first // 2 + 2].T.reshape(-1), constants[first : first + 4]]
+    for first in range(out_c // 4 * 4, out_c, 2):
+        parts += [words[first // 2], constants[first : first + 2]]
+    stream = np.concatenate([part.reshape(-1) for part in parts])
+    return np.pad(stream, (0, -stream.size % 4))
 
 
-def _product_context(graph: Graph, op: Op, *, layout: Layout) -> ConvContext:
+def _product_context(graph: Graph, op: Op, *, variant: Variant) -> ConvContext:
     shape, layer = _as_convolution(graph, op)
     scales = scaling(layer)
     runs = (shape.run_taps * shape.in_c,) * (shape.kh * shape.kw // shape.run_taps)
     ordered = scales.weights[:, column_order(runs)]
-    depth = _depth(shape)
-    columns = np.pad(ordered, ((0, 0), (0, depth - ordered.shape[1])))
-    weight_words = pack_tiles(
-        pack_words(columns, layout), tiles=shape.out_c // 4, tile_pairs=2, step=1
-    )
-    arrays = (
-        Array(
-            f"{op.name}_weight",
-            "uint32_t",
-            weight_words,
-            f"{shape.out_c} channels in pairs ({layout}), {depth} deep; tiles of two pairs;"
-            " order of dot_4x2",
-        ),
-        Array(f"{op.name}_channel", scales.c_type, scales.rows, scales.comment),
+    columns = np.pad(ordered, ((0, 0), (0, _depth(shape) - ordered.shape[1])))
+    stream = _tile_stream(columns, scales.rows, variant.layout)
+    array = Array(
+        f"{op.name}_weight",
+        "uint32_t",
+        stream,
+        f"{shape.out_c} channels in tiles of four, then in pairs ({variant.layout}, order of"
+        f" dot_4x2), {_depth(shape)} deep; behind each tile its {scales.comment}",
     )
     return _context(
         graph,
         op,
         layer,
-        arrays,
-        layout=layout,
-        segment=pair_segment(columns) if layout is Layout.PAIRS else depth,
+        (array,),
+        variant=variant,
         scaling=scales,
-        scratch_bytes=_scratch_bytes(shape),
+        scratch_bytes=_scratch_bytes(shape, variant, stream.size),
     )
 
 
@@ -264,8 +340,7 @@ def _context(
     layer: Product,
     arrays: tuple[Array, ...],
     *,
-    layout: Layout | None = None,
-    segment: int = 0,
+    variant: Variant | None = None,
     scaling: Scaling | None = None,
     scratch_bytes: int = 0,
 ) -> ConvContext:
@@ -276,8 +351,7 @@ def _context(
         **common(graph, op, arrays, scratch_bytes=scratch_bytes),
         window=shape,
         depth=_depth(shape),
-        layout=layout,
-        segment=segment,
+        variant=variant,
         scaling=scaling,
         in_zp=quant.in_zp,
         out_zp=quant.out_zp,
@@ -295,28 +369,38 @@ def _steps(shape: Window, pixels_per_step: int) -> Overlap:
     return forward_overlap(lowest_read, written_end)
 
 
-def _pointwise_cost(graph: Graph, op: Op, board: BoardLimits, *, layout: Layout) -> Cost:
+def _pointwise_cost(graph: Graph, op: Op, board: BoardLimits, *, variant: Variant) -> Cost:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     shape = window(graph, op)
-    pixels = shape.batch * shape.pixels
-    return Cost(
-        cycles=_product_cycles(graph, op, layout) + pixels * (2 * shape.in_c + 8),
-        flash_bytes=_product_flash_bytes(shape) + 700,
-        scratch_bytes=_scratch_bytes(shape),
-        overlaps=(_steps(shape, TILE_PIXELS),),
+    return _product_cost(
+        graph, op, board, variant, column_cycles=2 * shape.in_c + 8, code_bytes=200
     )
 
 
-def _column_cost(graph: Graph, op: Op, board: BoardLimits, *, layout: Layout) -> Cost:
+def _column_cost(graph: Graph, op: Op, board: BoardLimits, *, variant: Variant) -> Cost:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     shape = window(graph, op)
-    pixels = shape.batch * shape.pixels
+    column_cycles = 3 * _depth(shape) + 12 * shape.kh + 20
+    return _product_cost(graph, op, board, variant, column_cycles=column_cycles, code_bytes=600)
+
+
+def _product_cost(
+    graph: Graph,
+    op: Op,
+    board: BoardLimits,
+    variant: Variant,
+    *,
+    column_cycles: int,
+    code_bytes: int,
+) -> Cost:
+    shape, layer = _as_convolution(graph, op)
+    words = _weight_words(shape, scaling(layer))
+    product_cycles = _product_cycles(graph, op, board, variant)
     return Cost(
-        cycles=_product_cycles(graph, op, layout)
-        + pixels * (3 * _depth(shape) + 12 * shape.kh + 20),
-        flash_bytes=_product_flash_bytes(shape) + 1000,
-        scratch_bytes=_scratch_bytes(shape),
-        overlaps=(_steps(shape, TILE_PIXELS),),
+        cycles=product_cycles + shape.all_pixels * column_cycles,
+        flash_bytes=4 * words + code_bytes,
+        scratch_bytes=_scratch_bytes(shape, variant, words),
+        overlaps=(_steps(shape, variant.block),),
     )
 
 
@@ -353,25 +437,25 @@ def _refuse_plain(graph: Graph, op: Op) -> str | None:
     return _refuse_multichannel_depthwise(op, window(graph, op))
 
 
-for _layout in Layout:
+for _variant in VARIANTS:
     register(
         Kernel(
-            name=f"conv2d_1x1_s8_{_layout.name.lower()}",
+            name=f"conv2d_1x1_s8_{_variant.name}",
             op=(Conv2D, DepthwiseConv2D),
             template="conv2d_pointwise_s8.c.j2",
-            refuse=partial(_refuse_pointwise, layout=_layout),
-            cost=partial(_pointwise_cost, layout=_layout),
-            context=partial(_product_context, layout=_layout),
+            refuse=partial(_refuse_pointwise, variant=_variant),
+            cost=partial(_pointwise_cost, variant=_variant),
+            context=partial(_product_context, variant=_variant),
         )
     )
     register(
         Kernel(
-            name=f"conv2d_column_s8_{_layout.name.lower()}",
+            name=f"conv2d_column_s8_{_variant.name}",
             op=(Conv2D, DepthwiseConv2D),
             template="conv2d_column_s8.c.j2",
-            refuse=partial(_refuse_column, layout=_layout),
-            cost=partial(_column_cost, layout=_layout),
-            context=partial(_product_context, layout=_layout),
+            refuse=partial(_refuse_column, variant=_variant),
+            cost=partial(_column_cost, variant=_variant),
+            context=partial(_product_context, variant=_variant),
         )
     )
 register(

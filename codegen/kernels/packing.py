@@ -20,20 +20,21 @@ MAX_MAGNITUDE = 128
 
 
 def column_order(runs: tuple[int, ...]) -> NDArray[np.intp]:
-    """Where column.h's column_copy puts what: entry i is the element that lands at position i.
+    """Which element of the weights stands at each position of a column (column.h).
 
     Args:
         runs: lengths of the runs that are copied one after another.
     """
-    order: list[int] = []
+    groups: list[int] = []
+    rest: list[int] = []
     start = 0
     for run in runs:
-        groups = run // 4 * 4
-        for group in range(start, start + groups, 4):
-            order += [group, group + 2, group + 1, group + 3]
-        order += range(start + groups, start + run)
+        in_groups = run // 4 * 4
+        for group in range(start, start + in_groups, 4):
+            groups += [group, group + 2, group + 1, group + 3]
+        rest += range(start + in_groups, start + run)
         start += run
-    return np.array(order, np.intp)
+    return np.array(groups + rest, np.intp)
 
 
 class Layout(enum.StrEnum):
