@@ -6,6 +6,7 @@ The C is firmware/kernels/requantize.h.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,23 @@ from codegen import fixed_point, ir
 Int8s = NDArray[np.int8]
 Int64s = NDArray[np.int64]
 
-#: requantize_channel needs |sum| below this: the sum is doubled.
+#: Sums must stay below this where they are doubled.
 SUM_LIMIT = 2**30
-#: The output's zero point is added before the shift; beyond this it would not fit.
+#: Scales below 2^-MAX_EXPONENT would shift the zero point out of 32 bits.
 MAX_EXPONENT = 22
+#: Scales above 2^-MIN_EXPONENT are left to "rescale".
+MIN_EXPONENT = -7
+#: More would shift an output level out of 62 bits.
+MAX_PLACES = 22
+#: An offset far beyond all that are possible.
+NO_LIMIT = np.int64(2**62)
+#: What is added to a multiplier in turns until it is proved to be exact.
+CHANGES = tuple(
+    sign * (mantissa << exponent) >> 2
+    for exponent in range(13)
+    for mantissa in range(4, 8)
+    for sign in (1, -1)
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +48,19 @@ class Product:
     weights: Int8s
     layer_bias: Int64s
     quant: fixed_point.ConvQuant
+
+    def _numbers(self) -> tuple[object, ...]:
+        """All that makes two layers equal."""
+        quant = self.quant
+        arrays = (self.weights, self.layer_bias, quant.multiplier, quant.shift)
+        ranges = (quant.in_zp, quant.out_zp, quant.act_min, quant.act_max)
+        return (self.weights.shape, *(array.tobytes() for array in arrays), *ranges)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Product) and self._numbers() == other._numbers()
+
+    def __hash__(self) -> int:
+        return hash(self._numbers())
 
     @property
     def bias(self) -> Int64s:
@@ -92,17 +119,19 @@ def product(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scaling:
-    """How the sums of a layer become outputs, by one of two structs of requantize.h.
+    """How the sums of a layer become outputs, by one of the structs of requantize.h.
 
     Args:
-        name: what the names of the C type and its functions start with: "requantize" where it can
-            be used, else "rescale", which is slower.
-        rows: (out_c, 4), the structs.
+        name: what the names of the C type and its functions start with: "folded", "signed",
+            "requantize" or "rescale", the quickest first.
+        rows: (out_c, fields), the structs.
         comment: what is in them.
         weights: (out_c, depth), what the sums are made of.
-        cycles: estimate for one output.
+        cycles: estimate for one output, its store included.
         act_min: lowest output.
         act_max: highest output.
+        constant: of the layer, the last argument of the C function; none for some forms.
+        places: how far left the output of `call` stands of its unit.
     """
 
     name: str
@@ -112,6 +141,8 @@ class Scaling:
     cycles: int
     act_min: int
     act_max: int
+    constant: int | None = None
+    places: int = 0
 
     @property
     def c_type(self) -> str:
@@ -120,69 +151,239 @@ class Scaling:
 
     def call(self, total: str, channel: str) -> str:
         """C: the output, for `clamp`, of a sum without bias; `channel` is the table's element."""
-        return f"{self.name}_channel({total}, {channel})"
+        constant = "" if self.constant is None else f", {self.constant}"
+        return f"{self.name}_channel({total}, {channel}{constant})"
 
     def call_high(self, difference: str, channel: str) -> str:
         """C: as `call`, of 256 times a sum."""
+        if self.name == "folded":
+            return f"folded_high({difference}, {channel}, {self.constant})"
         return self.call(f"({difference}) >> 8", channel)
 
     def clamp(self, value: str) -> str:
         """C: the int8 of what `call` gave."""
+        if self.places:
+            return f"folded_clamp({value}, {self.places}, {self.act_min}, {self.act_max})"
         return f"clamp_s8({value}, {self.act_min}, {self.act_max})"
 
 
+@lru_cache(maxsize=64)
 def scaling(layer: Product) -> Scaling:
-    """The quickest way from sums to outputs."""
-    if _is_requantizable(layer):
+    """The quickest way from sums to outputs; every variant of a layer's kernels asks for it."""
+    return _folded(layer) or _signed(layer) or _requantize(layer) or _rescale(layer)
+
+
+def thresholds(layer: Product, levels: Int64s) -> Int64s:
+    """(out_c, levels) the lowest sum with bias whose output reaches a level, before clamping.
+
+    In the order of the arithmetic, backwards: an output of at least `level` needs `wanted` = level
+    - out_zp or more before the zero point is added; that needs `product` or more before the
+    rounding shift, which takes halves away from zero; that needs the sum given here before the
+    doubling high product, which takes halves up. A multiplier of 0 counts as 1.
+    """
+    quant = layer.quant
+    left = np.maximum(quant.shift, 0).astype(np.int64)[:, None]
+    exponent = np.maximum(-quant.shift, 0).astype(np.int64)[:, None]
+    multiplier = np.maximum(quant.multiplier, 1).astype(np.int64)[:, None]
+    wanted = (levels - quant.out_zp)[None, :]
+    half = (np.int64(1) << exponent) >> 1
+    product = (wanted << exponent) - half + ((wanted <= 0) & (half > 0))
+    return _ceil_divide((product << 31) - (1 << 30), multiplier << left)
+
+
+def _ceil_divide(a: Int64s, b: Int64s) -> Int64s:
+    """The quotient a / b, rounded up; b > 0."""
+    quotient: Int64s = -(-a // b)
+    return quotient
+
+
+def _folded(layer: Product) -> Scaling | None:
+    """The form with one rounding for all, if it is exact.
+
+    The output f(sum) = clamp(oracle(sum) + zero point) never falls as the sum grows, and neither
+    does g(sum) = clamp((sum * 2^shift + offset) * multiplier >> (32 + places)). Two such functions
+    are equal on a range of sums if and only if each output level above the lowest is first reached
+    by the same sum. The oracle's first sum of each level is known in closed form (`thresholds`).
+    That g reaches `level` at that sum, and not at the one before, is an interval of offsets. An
+    offset in the intersection of the intervals of all levels is a proof that f and g are equal for
+    all sums that any input can cause.
+
+    There is nearly always one where outputs lie on one side of the zero point (after a RELU): the
+    shift leaves 8 bits and more below the sum, and multipliers have 31 bits. Where they lie on both
+    sides there is none: halves are rounded away from zero, so that the levels below zero begin 1 to
+    2 sums late. Shift and places are one for the layer, so a channel whose scale is not the largest
+    loses bits of its multiplier; neighbours of it are tried where the intersection is empty.
+    """
+    quant = layer.quant
+    varies = ~layer.is_constant
+    lowest, highest = (bound[varies] for bound in layer.sum_range)
+    exponents = -quant.shift[varies].astype(np.int64)
+    if not _fits(layer, MIN_EXPONENT):
+        return None
+    levels = np.arange(quant.act_min + 1, quant.act_max + 1, dtype=np.int64)
+    first_sums = np.clip(thresholds(layer, levels)[varies], lowest[:, None], highest[:, None] + 1)
+    largest_scale = int(exponents.min(initial=MAX_EXPONENT))
+    lost = exponents - largest_scale
+    nearest = (quant.multiplier[varies] + (np.int64(1) << lost >> 1)) >> lost
+    for places in range(MAX_PLACES, 0, -1):
+        shift = places + 1 - largest_scale
+        if shift < 0:
+            break
+        steps = _Steps(levels, first_sums, lowest, highest, shift, places)
+        multiplier, offset, is_proved = steps.prove(np.minimum(nearest, fixed_point.INT32_MAX))
+        if not steps.fit_32_bits(offset):
+            continue
+        if not is_proved.all():
+            break
+        rows = np.empty((len(varies), 2), np.int64)
+        # A constant channel's sum is 0: the middle of its output's interval.
+        constant = layer.outputs(layer.sum_range[0])
+        rows[:, 0] = (2 * constant + 1) << (1 + places)
+        rows[:, 1] = 2**30
+        rows[varies, 0] = (layer.bias[varies] << shift) + offset
+        rows[varies, 1] = multiplier
         return Scaling(
-            "requantize",
-            _requantize_rows(layer),
-            "bias, multiplier, round, exponent of each channel",
+            "folded",
+            rows.astype(np.int32),
+            f"bias * 2^{shift} and all that rounding needs, multiplier of each channel",
             layer.live_weights,
-            12,
-            layer.quant.act_min,
-            layer.quant.act_max,
+            5,
+            quant.act_min,
+            quant.act_max,
+            constant=shift,
+            places=places,
         )
+    return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Steps:
+    """Where the outputs of some channels step up; see `_folded`.
+
+    Args:
+        levels: (levels,), the output levels above the lowest.
+        first_sums: (channels, levels), the first sum of each, or one after the highest sum.
+        lowest: (channels,), the lowest sum of each channel.
+        highest: (channels,), the highest.
+        shift: of the sum to the left.
+        places: how far left the product stands of the output.
+    """
+
+    levels: Int64s
+    first_sums: Int64s
+    lowest: Int64s
+    highest: Int64s
+    shift: int
+    places: int
+
+    def prove(self, nearest: Int64s) -> tuple[Int64s, Int64s, NDArray[np.bool_]]:
+        """(channels,) multiplier, offset and whether they are proved to be exact.
+
+        Args:
+            nearest: (channels,), the multipliers to try first.
+        """
+        multiplier = nearest.copy()
+        least, most = self._offsets(np.arange(len(nearest)), nearest)
+        # Where most channels fail, the cause is not bad luck, and neighbours would fail too.
+        is_hopeless = np.count_nonzero(least > most) > len(nearest) // 2
+        for change in () if is_hopeless else CHANGES:
+            missing = np.flatnonzero(least > most)
+            tried = np.clip(nearest[missing] + change, 1, fixed_point.INT32_MAX)
+            multiplier[missing] = tried
+            least[missing], most[missing] = self._offsets(missing, tried)
+        return multiplier, least + most >> 1, least <= most
+
+    def fit_32_bits(self, offset: Int64s) -> bool:
+        """Whether no channel's sum overflows when it is shifted and its offset added."""
+        extremes = (np.stack([self.lowest, self.highest]) << self.shift) + offset
+        return bool(
+            np.all((extremes >= fixed_point.INT32_MIN) & (extremes <= fixed_point.INT32_MAX))
+        )
+
+    def _offsets(self, which: NDArray[np.intp], multiplier: Int64s) -> tuple[Int64s, Int64s]:
+        """The least and the greatest offset that put every step of channels `which` in place."""
+        first = self.first_sums[which]
+        # offset + first * 2^shift must reach this, and one sum less must not.
+        wanted = _ceil_divide((self.levels << (32 + self.places))[None, :], multiplier[:, None])
+        least = wanted - (first << self.shift)
+        most = least + (1 << self.shift) - 1
+        is_reached = first <= self.highest[which, None]
+        is_missed = first > self.lowest[which, None]
+        return (
+            np.where(is_reached, least, -NO_LIMIT).max(axis=1, initial=-NO_LIMIT),
+            np.where(is_missed, most, NO_LIMIT).min(axis=1, initial=NO_LIMIT),
+        )
+
+
+def _fits(layer: Product, min_exponent: int) -> bool:
+    """Whether sums have up to 31 bits, and scales lie between 2^-22 and 2^-min_exponent."""
+    varies = ~layer.is_constant
+    lowest, highest = (bound[varies] for bound in layer.sum_range)
+    exponents = -layer.quant.shift[varies].astype(np.int64)
+    if not np.all((exponents >= min_exponent) & (exponents <= MAX_EXPONENT)):
+        return False
+    extreme = np.maximum(-lowest, highest) << np.maximum(-exponents, 0)
+    return bool(np.all(extreme < SUM_LIMIT))
+
+
+def _signed(layer: Product) -> Scaling | None:
+    """The form for outputs on both sides of the zero point, if all scales have one exponent."""
+    exponents = np.unique(layer.quant.shift)
+    if len(exponents) > 1 or layer.is_constant.any() or not _fits(layer, 1):
+        return None
+    exponent = -int(exponents[0])
     return Scaling(
-        "rescale",
-        _rescale_rows(layer),
-        "bias, multiplier, shift, zero point of each channel",
+        "signed",
+        np.stack([2 * layer.bias, layer.quant.multiplier], axis=1).astype(np.int32),
+        "bias * 2, multiplier of each channel",
         layer.weights,
-        30,
+        6,
         layer.quant.act_min,
         layer.quant.act_max,
+        constant=(1 << (exponent - 1)) + (layer.quant.out_zp << exponent),
+        places=exponent,
     )
 
 
-def _is_requantizable(layer: Product) -> bool:
-    """Whether requantize_channel is exact: sums of up to 31 bits, scales of 2^-22 to 0.5."""
-    varies = ~layer.is_constant
-    lowest, highest = layer.sum_range
-    exponents = -layer.quant.shift[varies]
-    fits = np.maximum(-lowest, highest)[varies] < SUM_LIMIT
-    return bool(np.all(fits & (exponents >= 1) & (exponents <= MAX_EXPONENT)))
-
-
-def _requantize_rows(layer: Product) -> NDArray[np.int32]:
-    """(out_c, 4): bias, multiplier, round, exponent.
+def _requantize(layer: Product) -> Scaling | None:
+    """The form for outputs on both sides of the zero point.
 
     A channel whose output is constant gets a multiplier of 0, and the value through `round`.
     """
+    if not _fits(layer, 1):
+        return None
     is_constant = layer.is_constant
     exponent = np.where(is_constant, 1, -layer.quant.shift).astype(np.int64)
     offset = np.where(is_constant, layer.outputs(layer.sum_range[0]), layer.quant.out_zp)
     rounding = (np.int64(1) << (exponent - 1)) + (offset << exponent)
     multiplier = np.where(is_constant, 0, layer.quant.multiplier)
-    bias = np.where(is_constant, 0, layer.bias)
-    return np.stack([bias, multiplier, rounding, exponent], axis=1).astype(np.int32)
+    bias = np.where(is_constant, 0, 2 * layer.bias)
+    return Scaling(
+        "requantize",
+        np.stack([bias, multiplier, rounding, exponent], axis=1).astype(np.int32),
+        "bias * 2, multiplier, round, exponent of each channel",
+        layer.live_weights,
+        8,
+        layer.quant.act_min,
+        layer.quant.act_max,
+    )
 
 
-def _rescale_rows(layer: Product) -> NDArray[np.int32]:
-    """(out_c, 4): bias, multiplier, shift, zero point."""
+def _rescale(layer: Product) -> Scaling:
+    """The form for every scale."""
     quant = layer.quant
     zero_point = np.full_like(quant.shift, quant.out_zp)
     bias = fixed_point.wrap_int32(layer.bias)
-    return np.stack([bias, quant.multiplier, quant.shift, zero_point], axis=1).astype(np.int32)
+    rows = np.stack([bias, quant.multiplier, quant.shift, zero_point], axis=1).astype(np.int32)
+    return Scaling(
+        "rescale",
+        rows,
+        "bias, multiplier, shift, zero point of each channel",
+        layer.weights,
+        30,
+        quant.act_min,
+        quant.act_max,
+    )
 
 
 def plain_table(layer: Product) -> NDArray[np.int32]:

@@ -89,9 +89,64 @@ typedef struct {
 } scale_t;
 
 /*
- * How one channel leaves its sum, prepared by the generator for requantize_channel.
+ * How one channel leaves its sum, prepared by the generator for folded_channel; `shift` and `places` are constants of a layer.
  *
- * bias:       of the layer, with the input's zero point folded in
+ * bias:       of the layer, the zero points of input and output, and all that rounding needs, 2^shift times finer than the sum
+ * multiplier: of the layer, so that (bias + sum * 2^shift) * multiplier / 2^(32 + places), rounded down, is the output
+ *
+ * The generator has proved that this is the output for each sum that the layer can have (codegen/requantization.py).
+ */
+typedef struct {
+    int32_t bias;
+    int32_t multiplier;
+} folded_t;
+
+/* The output times 2^places, for folded_clamp, of a sum without the bias. */
+static inline int32_t folded_channel(int32_t sum, folded_t channel, int32_t shift)
+{
+    return smmul(add_wrapping(channel.bias, (int32_t)((uint32_t)sum << shift)), channel.multiplier);
+}
+
+/* As folded_channel, of 256 times a sum. */
+static inline int32_t folded_high(int32_t difference, folded_t channel, int32_t shift)
+{
+    if (shift < 8) {
+        return folded_channel(difference >> (8 - shift), channel, 0);
+    }
+    return folded_channel(difference, channel, shift - 8);
+}
+
+/* What folded_channel gave as int8, limited to an activation's range. */
+static inline int8_t folded_clamp(int32_t value, int32_t places, int32_t act_min, int32_t act_max)
+{
+    return clamp_s8(value >> places, act_min, act_max);
+}
+
+/*
+ * As folded_t, for outputs on both sides of the zero point, where rounding goes away from it; `round` and `exponent` are
+ * constants of a layer: 2^(exponent - 1) + (output's zero point << exponent), and the right shift, 1 or more.
+ *
+ * bias:       of the layer, with the input's zero point folded in, doubled
+ * multiplier: Q31
+ */
+typedef struct {
+    int32_t bias;
+    int32_t multiplier;
+} signed_t;
+
+/* (requantize(sum with bias, multiplier, -exponent) + output zero point) * 2^exponent, for folded_clamp; the sum with its bias
+ * is below 2^30 in magnitude. As requantize_small. */
+static inline int32_t signed_channel(int32_t sum, signed_t channel, int32_t round)
+{
+    int32_t total = channel.bias + sum * 2;
+
+    return smmlar(total, channel.multiplier, round + (total >> 31));
+}
+
+/*
+ * As signed_t, where channels differ in their exponent.
+ *
+ * bias:       as in signed_t
  * multiplier: Q31
  * round:      2^(exponent - 1) + (output's zero point << exponent)
  * exponent:   right shift, 1 or more
@@ -103,13 +158,12 @@ typedef struct {
     int32_t exponent;
 } requantize_t;
 
-/* requantize(bias + sum, multiplier, -exponent) + output zero point, without clamping; bias + sum is below 2^30 in magnitude.
- * As requantize_small, with the constants prepared. */
+/* The output without clamping, of a sum without the bias; with it, it is below 2^30 in magnitude. */
 static inline int32_t requantize_channel(int32_t sum, requantize_t channel)
 {
-    int32_t total = sum + channel.bias;
+    int32_t total = channel.bias + sum * 2;
 
-    return smmlar(total * 2, channel.multiplier, channel.round + (total >> 31)) >> channel.exponent;
+    return smmlar(total, channel.multiplier, channel.round + (total >> 31)) >> channel.exponent;
 }
 
 /*

@@ -1,0 +1,173 @@
+"""Every form of requantisation gives the oracle's outputs for all sums that a layer can have."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codegen import fixed_point
+from codegen.requantization import Product, Scaling, scaling, thresholds
+
+
+def _layer(
+    weights: list[list[int]],
+    bias: list[int],
+    scales: list[float],
+    *,
+    in_zp: int = 0,
+    out_zp: int = -128,
+    act: tuple[int, int] = (-128, 127),
+) -> Product:
+    multipliers = [fixed_point.quantize_multiplier(scale) for scale in scales]
+    quant = fixed_point.ConvQuant(
+        in_zp=in_zp,
+        out_zp=out_zp,
+        multiplier=np.array([m.value for m in multipliers], np.int32),
+        shift=np.array([m.shift for m in multipliers], np.int32),
+        act_min=act[0],
+        act_max=act[1],
+    )
+    return Product(np.array(weights, np.int8), np.array(bias, np.int64), quant)
+
+
+def _high(a: np.ndarray, b: int) -> np.ndarray:
+    return (a * b) >> 32
+
+
+def _in_c(form: Scaling, channel: int, sums: np.ndarray) -> np.ndarray:
+    """What requantize.h makes of sums without bias; every intermediate must fit 32 bits."""
+    row = [int(number) for number in form.rows[channel]]
+    if form.name == "folded":
+        total = row[0] + (sums << form.constant)
+        assert np.all(total == total.astype(np.int32))
+        value = _high(total, row[1]) >> form.places
+    elif form.name in ("signed", "requantize"):
+        total = row[0] + 2 * sums
+        assert np.all(total == total.astype(np.int32))
+        rounding, exponent = row[2:] if form.name == "requantize" else (form.constant, form.places)
+        high = ((total * row[1] + 2**31) >> 32) + rounding + (total >> 31)
+        assert np.all(high == high.astype(np.int32))
+        value = high >> exponent
+    else:
+        total = fixed_point.wrap_int32(row[0] + sums)
+        value = fixed_point.multiply_by_quantized_multiplier(total, row[1], row[2]) + row[3]
+    return np.clip(np.clip(value, -128, 127), form.act_min, form.act_max)
+
+
+def _check(layer: Product) -> Scaling:
+    """Compares at the ends of each channel's range, around each step, and at random between."""
+    form = scaling(layer)
+    lowest, highest = layer.sum_range
+    steps = thresholds(layer, np.arange(-127, 128, dtype=np.int64))
+    rng = np.random.default_rng(0)
+    for channel in range(len(lowest)):
+        low, high = int(lowest[channel]), int(highest[channel])
+        near = np.concatenate([steps[channel] + d for d in (-2, -1, 0, 1, 2)])
+        sums = np.concatenate([near, rng.integers(low, high + 1, 200), np.array([low, high])])
+        sums = sums[(sums >= low) & (sums <= high)]
+        quant = layer.quant
+        scaled = fixed_point.multiply_by_quantized_multiplier(
+            fixed_point.wrap_int32(sums), quant.multiplier[channel], quant.shift[channel]
+        )
+        expected = np.clip(scaled + quant.out_zp, quant.act_min, quant.act_max)
+        # Weights that were set to 0 give a sum without bias of 0.
+        is_off = not form.weights[channel].any()
+        without_bias = np.zeros_like(sums) if is_off else sums - layer.bias[channel]
+        assert np.array_equal(_in_c(form, channel, without_bias), expected)
+    return form
+
+
+ACTIVATIONS = st.sampled_from([(-128, 127), (-128, 100), (-20, 127), (-3, 40), (5, 5)])
+
+
+@st.composite
+def layers(draw: st.DrawFn, low: float, high: float, bias: int) -> Product:
+    channels = draw(st.integers(1, 5))
+    depth = draw(st.integers(1, 40))
+    rows = st.integers(0, 2**32 - 1)
+    rng = np.random.default_rng(draw(rows))
+    weights = rng.integers(-128, 128, (channels, depth)) // draw(st.sampled_from([1, 1, 8, 200]))
+    exponents = draw(st.lists(st.floats(low, high), min_size=channels, max_size=channels))
+    return _layer(
+        weights.tolist(),
+        draw(st.lists(st.integers(-bias, bias), min_size=channels, max_size=channels)),
+        [2.0**exponent for exponent in exponents],
+        in_zp=draw(st.sampled_from([-128, -1, 0, 127])),
+        out_zp=draw(st.sampled_from([-128, -128, -20, 0, 127])),
+        act=draw(ACTIVATIONS),
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(layers(-12.0, -4.0, 2**14))
+def test_usual_layers(layer: Product) -> None:
+    _check(layer)
+
+
+@settings(max_examples=100, deadline=None)
+@given(layers(-33.0, 12.0, 2**31 - 1))
+def test_extreme_layers(layer: Product) -> None:
+    _check(layer)
+
+
+@settings(max_examples=20, deadline=None)
+@given(layers(-8.0, 2.0, 2000), st.integers(-128, 127))
+def test_each_sum_of_small_layers(layer: Product, zero_point: int) -> None:
+    form = scaling(layer)
+    lowest, highest = layer.sum_range
+    for channel in np.flatnonzero(form.weights.any(axis=1) & (highest - lowest < 2**17)):
+        sums = np.arange(lowest[channel], highest[channel] + 1)
+        quant = layer.quant
+        expected = fixed_point.multiply_by_quantized_multiplier(
+            fixed_point.wrap_int32(sums), quant.multiplier[channel], quant.shift[channel]
+        )
+        expected = np.clip(expected + quant.out_zp, quant.act_min, quant.act_max)
+        assert np.array_equal(_in_c(form, int(channel), sums - layer.bias[channel]), expected)
+
+
+def test_the_first_sum_of_a_level_is_the_oracles() -> None:
+    layer = _layer([[1]] * 6, [0] * 6, [0.3, 0.9, 1.7, 0.01, 2.0**-9, 3.1e-4], out_zp=3)
+    levels = np.arange(-127, 128, dtype=np.int64)
+    first = thresholds(layer, levels)
+    quant = layer.quant
+    for sums, reaches in ((first, True), (first - 1, False)):
+        output = fixed_point.multiply_by_quantized_multiplier(
+            sums, quant.multiplier[:, None], quant.shift[:, None]
+        )
+        assert np.all((output + quant.out_zp >= levels) == reaches)
+
+
+@pytest.mark.parametrize(
+    ("name", "out_zp", "scales"),
+    [
+        ("folded", -128, [0.001, 0.008]),
+        ("signed", 0, [0.0011, 0.0012]),
+        ("requantize", 0, [0.001, 0.008]),
+        ("rescale", 0, [0.001, 300.0]),
+    ],
+)
+def test_the_form_for_each_kind_of_layer(name: str, out_zp: int, scales: list[float]) -> None:
+    rng = np.random.default_rng(1)
+    weights = rng.integers(-127, 128, (2, 300)).tolist()
+    layer = _layer(weights, [100, -3000], scales, out_zp=out_zp)
+
+    form = _check(layer)
+
+    assert form.name == name
+    assert len(form.rows) == 2
+
+
+def test_a_large_layer_takes_little_time() -> None:
+    rng = np.random.default_rng(1)
+    weights = rng.integers(-127, 128, (640, 128)).tolist()
+    layer = _layer(weights, [0] * 640, rng.uniform(1e-4, 2e-3, 640).tolist())
+    start = time.perf_counter()
+
+    form = scaling(layer)
+
+    assert form.name == "folded"
+    assert time.perf_counter() - start < 2.0
