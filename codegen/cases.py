@@ -162,8 +162,9 @@ def generate_cases(
             LayerEntry(context.symbol, context.kind, context.macs, layer.kernel.name),
             LayerEntry(f"{context.symbol}_checksum", "CHECKSUM", 0),
         ]
+    macs = sum(entry.macs for entry in entries)
     manifest = Manifest(
-        model=ModelEntry(graph.name, sha256, 0, 0),
+        model=ModelEntry(graph.name, sha256, macs, macs),
         engine="tiny",
         engine_options={"cases": len(cases)},
         board=board.board,

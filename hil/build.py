@@ -111,8 +111,8 @@ def build(
     """
     model_dir = model_dir.resolve()
     recipe = read_recipe(model_dir)
-    parts_id = _parts_id(recipe, board)
-    build_id = _build_id(parts_id, model_dir, recipe)
+    parts = parts_id(recipe, board)
+    build_id = _build_id(parts, model_dir, recipe)
     finished = builds_dir / board.id / build_id
     if f"[env:{board.id}]" not in (FIRMWARE_DIR / "platformio.ini").read_text(encoding="utf-8"):
         raise UsageError(f"firmware/platformio.ini has no [env:{board.id}]; add that line")
@@ -124,8 +124,8 @@ def build(
         what = f"{recipe.model} with engine {recipe.engine}"
         with _lock(finished.with_suffix(".lock"), deadline, what) as lock:
             if not finished.is_dir():
-                parts = finished.with_name(f"parts-{parts_id}")
-                _Work(what, model_dir, board, finished, parts, jobs).run(deadline, lock)
+                parts_dir = finished.with_name(f"parts-{parts}")
+                _Work(what, model_dir, board, finished, parts_dir, jobs).run(deadline, lock)
         forget_oldest(finished.parent)
     return _read_firmware(finished, board.id, build_id)
 
@@ -280,10 +280,10 @@ def _failure(what: str, board: Board, log: str, log_path: Path) -> BuildError | 
     return BuildError(f"{what} for {board.id}", text.replace(f"{ROOT}/", ""), log_path)
 
 
-def _parts_id(recipe: Recipe, board: Board) -> str:
+def parts_id(recipe: Recipe, board: Board) -> str:
     """16 hexadecimal digits of a hash over all that a build takes, but for the model."""
     digest = hashlib.sha256()
-    _add(digest, "compiler", _compiler_version().encode())
+    _add(digest, "compiler", compiler_version().encode())
     _add(digest, "board", board.sha256.encode())
     flags = (recipe.flags, recipe.source_dirs, recipe.include_dirs)
     _add(digest, "flags", repr(flags).encode())
@@ -299,9 +299,9 @@ def _parts_id(recipe: Recipe, board: Board) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build_id(parts_id: str, model_dir: Path, recipe: Recipe) -> str:
+def _build_id(parts: str, model_dir: Path, recipe: Recipe) -> str:
     """16 hexadecimal digits of a hash over everything that the build depends on."""
-    digest = hashlib.sha256(parts_id.encode())
+    digest = hashlib.sha256(parts.encode())
     for path in _files(model_dir):
         _add(digest, str(path.relative_to(model_dir)), path.read_bytes())
     for path in map(Path, recipe.libraries):
@@ -321,7 +321,8 @@ def _files(folder: Path) -> list[Path]:
 
 
 @functools.cache
-def _compiler_version() -> str:
+def compiler_version() -> str:
+    """The first line that the compiler says of itself; raises UsageError if there is none."""
     try:
         result = subprocess.run([COMPILER, "--version"], capture_output=True, text=True, timeout=30)
     except FileNotFoundError:

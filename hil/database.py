@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from hil.errors import StoreError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: without layer_timings
 BUSY_S = 30  # longest wait for another process's transaction
 
 _tables = sql.MetaData()
@@ -79,6 +79,22 @@ trial_records_table = sql.Table(
     sql.Column("engine", sql.String(32), primary_key=True),
     sql.Column("record_id", sql.ForeignKey("records.id"), nullable=False),
     sql.Column("board_s", sql.Float, nullable=False),
+)
+layer_timings_table = sql.Table(
+    "layer_timings",
+    _tables,
+    sql.Column("key", sql.String(64), primary_key=True),
+    sql.Column("kernel", sql.String(80), nullable=False),
+    sql.Column("shape", sql.JSON, nullable=False),
+    sql.Column("board", sql.String(64), nullable=False),
+    sql.Column("source", sql.String(16), nullable=False),
+    sql.Column("timing_model", sql.String(80)),
+    sql.Column("compiler", sql.Text, nullable=False),
+    sql.Column("flags", sql.JSON, nullable=False),
+    sql.Column("build", sql.String(64), nullable=False),
+    sql.Column("cycles", sql.BigInteger, nullable=False),
+    sql.Column("code_bytes", sql.Integer, nullable=False),
+    sql.Column("measured_at", sql.String(32), nullable=False),
 )
 
 
@@ -156,6 +172,14 @@ class Database:
             found = connection.execute(
                 sql.select(meta_table.c.value).where(meta_table.c.key == "schema_version")
             ).scalar()
+            if found == "1":
+                layer_timings_table.create(connection)
+                found = str(SCHEMA_VERSION)
+                connection.execute(
+                    meta_table.update()
+                    .where(meta_table.c.key == "schema_version")
+                    .values(value=found)
+                )
             if found != str(SCHEMA_VERSION):
                 raise StoreError(
                     self.name,

@@ -164,7 +164,7 @@ def _measure(
 ) -> Record:
     hello = wire.hello()
     check_identity(hello, place, firmware, manifest)
-    runner = _Runner(wire, manifest, hello, _inference_s(place, manifest))
+    runner = Runner(wire, manifest, hello, inference_s(place, manifest))
 
     def check(number: int) -> None:
         check_outputs(manifest, number, expected[number], wire.outputs(manifest.out_bytes))
@@ -230,7 +230,7 @@ def _measure(
     )
 
 
-class _Runner:
+class Runner:
     """Fills the inputs and runs; a board without room to keep them is filled before each run."""
 
     def __init__(self, wire: Wire, manifest: Manifest, hello: Hello, timeout_s: float) -> None:
@@ -240,6 +240,7 @@ class _Runner:
         self._filled = False
 
     def fill(self, seed: int) -> None:
+        """Writes the inputs of a seed."""
         tensors = self._manifest.inputs
         data = b"".join(array.tobytes() for array in random_inputs(tensors, seed))
         if can_be_seeded(tensors):
@@ -253,6 +254,7 @@ class _Runner:
         self._seed, self._filled = seed, True
 
     def run(self, repeats: int) -> list[int]:
+        """Cycles of each inference."""
         if self._keeps_inputs:
             return self._wire.run(repeats, timeout_s=self._timeout_s)
         samples = []
@@ -263,6 +265,7 @@ class _Runner:
         return samples
 
     def layers(self) -> list[int]:
+        """Cycles of each layer of one inference."""
         if not self._keeps_inputs:
             self._refill()
         self._filled = False
@@ -339,7 +342,7 @@ def check_clocks(
         raise ClockMismatch(f"repeats of {measured_cycles:,} cycles lie within {cycles:,} cycles")
 
 
-def _inference_s(place: Place, manifest: Manifest) -> float:
+def inference_s(place: Place, manifest: Manifest) -> float:
     """A deadline for one inference that no sound firmware misses."""
     per_mac = WORST_CYCLES_PER_MAC.get(manifest.engine, WORST_CYCLES_PER_MAC_ELSE)
     cycles = WORST_CYCLES_BESIDE_MACS + per_mac * manifest.nominal_macs

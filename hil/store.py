@@ -1,4 +1,4 @@
-"""The result store: records, studies and trials in one database, SQLite by default.
+"""The result store: records, studies, trials and timings of layers, in SQLite by default.
 
 Every method that writes is one transaction, on the disk when it returns: a kill at any moment loses
 nothing that was acknowledged, and unique constraints see to it that nothing enters twice. Several
@@ -8,9 +8,11 @@ threads may share a Store and several processes may open the same file. Not here
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,14 +21,23 @@ from typing import Any, Self
 import sqlalchemy as sql
 
 from hil.board import BOARDS_DIR
-from hil.database import Database, records_table, studies_table, trials_table
+from hil.database import (
+    Database,
+    layer_timings_table,
+    records_table,
+    studies_table,
+    trials_table,
+)
 from hil.errors import UsageError
 from hil.record import Record
 from hil.studies import DuplicateTrial, Study, StudyCost, TrialRow, decode_record, insert_record
+from hil.timings import Conditions, LayerTiming, timing_key
 
 __all__ = ["DEFAULT_PATH", "DuplicateTrial", "Store", "Study", "StudyCost", "StudyRow", "TrialRow"]
 
 DEFAULT_PATH = BOARDS_DIR.parent / "results" / "hil.sqlite"
+
+_KEYS_AT_ONCE = 500  # SQLite takes 999 parameters in a statement, or more
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
@@ -140,6 +151,43 @@ class Store:
             query = query.where(records_table.c.engine == engine)
         with self._database.read() as connection:
             return [decode_record(self._database, value) for (value,) in connection.execute(query)]
+
+    def layer_timings(
+        self, wanted: Sequence[tuple[str, dict[str, Any]]], conditions: Conditions
+    ) -> dict[str, LayerTiming]:
+        """What is known of kernels on shapes under these conditions, by `timing_key`."""
+        keys = list({timing_key(kernel, shape, conditions) for kernel, shape in wanted})
+        columns = layer_timings_table.c
+        query = sql.select(columns.key, columns.cycles, columns.code_bytes)
+        known: dict[str, LayerTiming] = {}
+        with self._database.read() as connection:
+            for first in range(0, len(keys), _KEYS_AT_ONCE):
+                some = query.where(columns.key.in_(keys[first : first + _KEYS_AT_ONCE]))
+                for key, cycles, code_bytes in connection.execute(some):
+                    known[key] = LayerTiming(cycles, code_bytes)
+        return known
+
+    def add_layer_timings(
+        self,
+        measured: Sequence[tuple[str, dict[str, Any], LayerTiming]],
+        conditions: Conditions,
+    ) -> None:
+        """Keeps timings of (kernel, shape); one that is known already is replaced."""
+        rows = {
+            timing_key(kernel, shape, conditions): {
+                "kernel": kernel,
+                "shape": shape,
+                **dataclasses.asdict(conditions),
+                **dataclasses.asdict(timing),
+                "measured_at": _now(),
+            }
+            for kernel, shape, timing in measured
+        }
+        table = layer_timings_table
+        with self._database.write() as connection:
+            for key, row in rows.items():
+                connection.execute(table.delete().where(table.c.key == key))
+                connection.execute(table.insert().values(key=key, **row))
 
 
 def _config_differs(name: str, stored: dict[str, Any], given: dict[str, Any]) -> str:

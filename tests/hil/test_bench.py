@@ -135,7 +135,7 @@ def test_a_firmware_that_goes_wrong_is_an_error_that_says_how(tmp_path, monkeypa
     (folder / "model.c").write_text(
         source.replace("void model_run(void)\n{", f"void model_run(void)\n{{\n    {instead};")
     )
-    monkeypatch.setattr(session, "_inference_s", lambda place, manifest: 1.0)
+    monkeypatch.setattr(session, "inference_s", lambda place, manifest: 1.0)
     manifest = read_manifest(folder)
 
     with open_place(NRF) as place, pytest.raises(HilError, match=seen):

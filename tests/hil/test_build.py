@@ -96,7 +96,7 @@ def test_a_finished_build_is_used_again(builds_dir: Path) -> None:
 
 def build_id(model_dir: Path, board: Board) -> str:
     recipe = read_recipe(model_dir)
-    return build_module._build_id(build_module._parts_id(recipe, board), model_dir, recipe)
+    return build_module._build_id(build_module.parts_id(recipe, board), model_dir, recipe)
 
 
 def test_any_change_of_the_model_folder_gives_another_build(model_dir: Path) -> None:

@@ -22,7 +22,7 @@ PROCEDURE = Procedure(inputs=3, warmup=2, repeats=5, layers=True)
 def short_deadlines(monkeypatch):
     monkeypatch.setattr(wire, "REPLY_S", 0.5)
     monkeypatch.setattr(session, "BOOT_S", 0.5)
-    monkeypatch.setattr(session, "_inference_s", lambda place, manifest: 0.5)
+    monkeypatch.setattr(session, "inference_s", lambda place, manifest: 0.5)
 
 
 def measured(place, tmp_path, procedure=PROCEDURE, manifest=None):
