@@ -19,6 +19,10 @@
 
 #include "intrinsics.h"
 
+#ifndef CORE_CORTEX_M7
+#define CORE_CORTEX_M7 0
+#endif
+
 #define DOT_INLINE static inline __attribute__((always_inline))
 
 /* Keeps loads of later steps behind this point: GCC would load ahead until it runs out of registers, and spill sums. */
@@ -35,10 +39,16 @@ DOT_INLINE uint32_t dot_b(uint32_t word, dot_layout_t layout)
     return layout == DOT_BYTES ? sxtb16_ror8(word) : word;
 }
 
+/* 256 * sum(b * x) from the packed sum 256 * sum(b * x) + sum(a * x), and sum(a * x). */
+DOT_INLINE int32_t dot_difference(int32_t packed, int32_t low)
+{
+    return (int32_t)((uint32_t)packed - (uint32_t)low);
+}
+
 /* sum(b * x) from the packed sum 256 * sum(b * x) + sum(a * x); the difference may have wrapped around. */
 DOT_INLINE int32_t dot_high(int32_t packed, int32_t low)
 {
-    return (int32_t)((uint32_t)packed - (uint32_t)low) >> 8;
+    return dot_difference(packed, low) >> 8;
 }
 
 /* sum(b * x) from what was summed up with dot_b, and sum(a * x). */
@@ -47,80 +57,141 @@ DOT_INLINE int32_t dot_b_sum(int32_t sum, int32_t sum_a, dot_layout_t layout)
     return layout == DOT_BYTES ? sum : dot_high(sum, sum_a);
 }
 
-/* Four channels, two pixels. */
+/* Four channels, two pixels. Those of channels 1 and 3 are for dot_b_sum. */
 typedef struct {
     int32_t c0p0, c0p1, c1p0, c1p1, c2p0, c2p1, c3p0, c3p1;
 } dot_4x2_t;
 
-/* Two elements deep: 16 products. weights: a word for channels 0 and 1, a word for channels 2 and 3. Each word is used for its
- * second channel first and then expanded in the same register: sums, operands and two pointers just fill the register file. */
-DOT_INLINE void dot_4x2_step(dot_4x2_t *sum, const uint32_t *weights, const int16_t *pixel0, const int16_t *pixel1,
-                             dot_layout_t layout)
+/* Steps of two elements in a pass of the loop of dot_4x2. */
+enum { DOT_4X2_UNROLLED = 8 };
+
+#if defined(__ARM_FEATURE_DSP)
+
+#define DOT_4X2_START(sum, w, x) "smuad %[" #sum "], %[" #w "], %[" #x "]\n\t"                /* sum = w.lo * x.lo + w.hi * x.hi */
+#define DOT_4X2_ADD(sum, w, x) "smlad %[" #sum "], %[" #w "], %[" #x "], %[" #sum "]\n\t" /* sum += w.lo * x.lo + w.hi * x.hi */
+#define DOT_4X2_EXPAND(w) "sxtb16 %[" #w "], %[" #w "]\n\t"                              /* w = its bytes 0 and 2 */
+#define DOT_4X2_LOAD(word, from) "ldr %[" #word "], [%[" #from "]], #4\n\t"                /* word = *from++ */
+/* word0 = from[0], word1 = from[1], from += 2; an address that was just updated would keep loads from overlapping */
+#define DOT_4X2_LOAD_TWO(word0, word1, from) "ldr.w %[" #word1 "], [%[" #from "], #4]\n\tldr %[" #word0 "], [%[" #from "]], #8\n\t"
+
+#if CORE_CORTEX_M7
+
+/* 8 cycles: each SMLAD issues beside one of the others, which are for two or more cycles later: w01, x0 and x1 for the next
+ * step. */
+#define DOT_4X2_STEP(MULTIPLY)                                                                                               \
+    MULTIPLY(c1p0, w01, x0)                                                                                                  \
+    DOT_4X2_LOAD(w23, weights)                                                                                               \
+    MULTIPLY(c1p1, w01, x1)                                                                                                  \
+    DOT_4X2_EXPAND(w01)                                                                                                      \
+    MULTIPLY(c3p0, w23, x0)                                                                                                  \
+    MULTIPLY(c3p1, w23, x1)                                                                                                  \
+    DOT_4X2_EXPAND(w23)                                                                                                      \
+    MULTIPLY(c0p0, w01, x0)                                                                                                  \
+    MULTIPLY(c0p1, w01, x1)                                                                                                  \
+    DOT_4X2_LOAD(w01, weights)                                                                                               \
+    MULTIPLY(c2p0, w23, x0)                                                                                                  \
+    DOT_4X2_LOAD(x0, columns)                                                                                                \
+    MULTIPLY(c2p1, w23, x1)                                                                                                  \
+    DOT_4X2_LOAD(x1, columns)
+#define DOT_4X2_BEFORE DOT_4X2_LOAD(w01, weights) DOT_4X2_LOAD(x0, columns) DOT_4X2_LOAD(x1, columns)
+#define DOT_4X2_AHEAD_WEIGHTS 1 /* words that have been loaded for the step behind the last one */
+#define DOT_4X2_AHEAD_COLUMNS 2
+
+#else
+
+/* 15 cycles, 16 where weights and columns are in different memories: loads in a row overlap. */
+#define DOT_4X2_STEP(MULTIPLY)                                                                                               \
+    DOT_4X2_LOAD_TWO(w01, w23, weights)                                                                                      \
+    DOT_4X2_LOAD_TWO(x0, x1, columns)                                                                                        \
+    MULTIPLY(c1p0, w01, x0)                                                                                                  \
+    MULTIPLY(c1p1, w01, x1)                                                                                                  \
+    DOT_4X2_EXPAND(w01)                                                                                                      \
+    MULTIPLY(c3p0, w23, x0)                                                                                                  \
+    MULTIPLY(c3p1, w23, x1)                                                                                                  \
+    DOT_4X2_EXPAND(w23)                                                                                                      \
+    MULTIPLY(c0p0, w01, x0)                                                                                                  \
+    MULTIPLY(c0p1, w01, x1)                                                                                                  \
+    MULTIPLY(c2p0, w23, x0)                                                                                                  \
+    MULTIPLY(c2p1, w23, x1)
+#define DOT_4X2_BEFORE ""
+#define DOT_4X2_AHEAD_WEIGHTS 0
+#define DOT_4X2_AHEAD_COLUMNS 0
+
+#endif
+
+enum { DOT_4X2_STEP_BYTES = 56 };
+
+/* As dot_4x2 in DOT_PAIRS: the sums fill the registers, so that nothing may be left to the compiler. The first step sets the
+ * sums, then the loop is entered where as many steps are ahead as make the rest whole passes. */
+DOT_INLINE dot_4x2_t dot_4x2_pairs(const uint32_t **weights, const int16_t **columns, int32_t depth, int32_t rest)
 {
-    uint32_t x0 = load_u32(pixel0);
-    uint32_t x1 = load_u32(pixel1);
-    uint32_t w01 = weights[0];
-    uint32_t w23 = weights[1];
-    uint32_t b = dot_b(w01, layout);
+    dot_4x2_t sum;
+    uint32_t w01, w23, x0, x1;
+    const uint32_t *end = *weights + depth + DOT_4X2_AHEAD_WEIGHTS;
 
-    sum->c1p0 = smlad(b, x0, sum->c1p0);
-    sum->c1p1 = smlad(b, x1, sum->c1p1);
-    w01 = sxtb16(w01);
-    sum->c0p0 = smlad(w01, x0, sum->c0p0);
-    sum->c0p1 = smlad(w01, x1, sum->c0p1);
-    b = dot_b(w23, layout);
-    sum->c3p0 = smlad(b, x0, sum->c3p0);
-    sum->c3p1 = smlad(b, x1, sum->c3p1);
-    w23 = sxtb16(w23);
-    sum->c2p0 = smlad(w23, x0, sum->c2p0);
-    sum->c2p1 = smlad(w23, x1, sum->c2p1);
-    dot_step_end();
-}
-
-/* column: `depth` int16 of pixel 0, and `apart` elements further on as many of pixel 1; depth is even. weights: depth words. */
-DOT_INLINE dot_4x2_t dot_4x2(const uint32_t *weights, const int16_t *column, int32_t apart, int32_t depth, dot_layout_t layout)
-{
-    dot_4x2_t sum = {0, 0, 0, 0, 0, 0, 0, 0};
-    int32_t blocks = depth / 8;
-
-    for (; blocks > 0; blocks--) {
-        dot_4x2_step(&sum, weights, column, column + apart, layout);
-        dot_4x2_step(&sum, weights + 2, column + 2, column + apart + 2, layout);
-        dot_4x2_step(&sum, weights + 4, column + 4, column + apart + 4, layout);
-        dot_4x2_step(&sum, weights + 6, column + 6, column + apart + 6, layout);
-        weights += 8;
-        column += 8;
-    }
-#pragma GCC unroll 3
-    for (int32_t k = 0; k < depth % 8; k += 2) {
-        dot_4x2_step(&sum, weights + k, column + k, column + apart + k, layout);
-    }
-    sum.c1p0 = dot_b_sum(sum.c1p0, sum.c0p0, layout);
-    sum.c1p1 = dot_b_sum(sum.c1p1, sum.c0p1, layout);
-    sum.c3p0 = dot_b_sum(sum.c3p0, sum.c2p0, layout);
-    sum.c3p1 = dot_b_sum(sum.c3p1, sum.c2p1, layout);
+    __asm__ volatile(DOT_4X2_BEFORE DOT_4X2_STEP(DOT_4X2_START)
+            "b.w 1f + %c[entry]\n\t"
+            ".p2align 3\n"
+            "1:\n\t"
+            DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD)
+            DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD)
+            "vmov %[w23], %[end]\n\t"
+            "cmp %[weights], %[w23]\n\t"
+            "bne.w 1b\n"
+        : [weights] "+r"(*weights), [columns] "+r"(*columns), [w01] "=&r"(w01), [w23] "=&r"(w23), [x0] "=&r"(x0),
+          [x1] "=&r"(x1), [c0p0] "=&r"(sum.c0p0), [c0p1] "=&r"(sum.c0p1), [c1p0] "=&r"(sum.c1p0), [c1p1] "=&r"(sum.c1p1),
+          [c2p0] "=&r"(sum.c2p0), [c2p1] "=&r"(sum.c2p1), [c3p0] "=&r"(sum.c3p0), [c3p1] "=&r"(sum.c3p1)
+        : [end] "t"(end), [entry] "i"(DOT_4X2_STEP_BYTES * (DOT_4X2_UNROLLED - rest))
+        : "cc", "memory");
+    *weights -= DOT_4X2_AHEAD_WEIGHTS;
+    *columns -= DOT_4X2_AHEAD_COLUMNS * 2;
     return sum;
 }
 
-/* As dot_4x2 in DOT_PAIRS, for columns whose sums may need more than 24 bits, which those of `segment` elements do not. */
-DOT_INLINE dot_4x2_t dot_4x2_segments(const uint32_t *weights, const int16_t *column, int32_t apart, int32_t depth,
-                                      int32_t segment)
+#endif
+
+/*
+ * Sums of `depth` elements. weights: for each two elements a word of channels 0 and 1, then a word of channels 2 and 3.
+ * columns: for each two elements a word of pixel 0, then a word of pixel 1. Both pointers move behind what was used. Words
+ * behind that are read, too: one of the weights, two of the columns. rest: (depth / 2 - 1) % DOT_4X2_UNROLLED.
+ */
+DOT_INLINE dot_4x2_t dot_4x2(const uint32_t **weights, const int16_t **columns, int32_t depth, int32_t rest,
+                             dot_layout_t layout)
 {
-    dot_4x2_t sum = {0, 0, 0, 0, 0, 0, 0, 0};
-
-    for (int32_t start = 0; start < depth; start += segment) {
-        int32_t length = depth - start < segment ? depth - start : segment;
-        dot_4x2_t part = dot_4x2(weights + start, column + start, apart, length, DOT_PAIRS);
-
-        sum.c0p0 = add_wrapping(sum.c0p0, part.c0p0);
-        sum.c0p1 = add_wrapping(sum.c0p1, part.c0p1);
-        sum.c1p0 = add_wrapping(sum.c1p0, part.c1p0);
-        sum.c1p1 = add_wrapping(sum.c1p1, part.c1p1);
-        sum.c2p0 = add_wrapping(sum.c2p0, part.c2p0);
-        sum.c2p1 = add_wrapping(sum.c2p1, part.c2p1);
-        sum.c3p0 = add_wrapping(sum.c3p0, part.c3p0);
-        sum.c3p1 = add_wrapping(sum.c3p1, part.c3p1);
+#if defined(__ARM_FEATURE_DSP)
+    if (layout == DOT_PAIRS) {
+        return dot_4x2_pairs(weights, columns, depth, rest);
     }
+#endif
+    dot_4x2_t sum = {0, 0, 0, 0, 0, 0, 0, 0};
+    const uint32_t *weight = *weights;
+    const int16_t *column = *columns;
+
+    (void)rest;
+    for (int32_t k = 0; k < depth; k += 2) {
+        uint32_t x0 = load_u32(column);
+        uint32_t x1 = load_u32(column + 2);
+        uint32_t w01 = weight[0];
+        uint32_t w23 = weight[1];
+        uint32_t b = dot_b(w01, layout);
+
+        sum.c1p0 = smlad(b, x0, sum.c1p0);
+        sum.c1p1 = smlad(b, x1, sum.c1p1);
+        w01 = sxtb16(w01);
+        sum.c0p0 = smlad(w01, x0, sum.c0p0);
+        sum.c0p1 = smlad(w01, x1, sum.c0p1);
+        b = dot_b(w23, layout);
+        sum.c3p0 = smlad(b, x0, sum.c3p0);
+        sum.c3p1 = smlad(b, x1, sum.c3p1);
+        w23 = sxtb16(w23);
+        sum.c2p0 = smlad(w23, x0, sum.c2p0);
+        sum.c2p1 = smlad(w23, x1, sum.c2p1);
+        dot_step_end();
+        weight += 2;
+        column += 4;
+    }
+    *weights = weight;
+    *columns = column;
     return sum;
 }
 
@@ -129,16 +200,18 @@ typedef struct {
     int32_t c0p0, c0p1, c1p0, c1p1;
 } dot_2x2_t;
 
-/* As dot_4x2, for the channels that are left over. weights: depth / 2 words. */
-DOT_INLINE dot_2x2_t dot_2x2(const uint32_t *weights, const int16_t *column, int32_t apart, int32_t depth, dot_layout_t layout)
+/* As dot_4x2, for the channels that are left over. weights: a word for each two elements. */
+DOT_INLINE dot_2x2_t dot_2x2(const uint32_t **weights, const int16_t **columns, int32_t depth, dot_layout_t layout)
 {
     dot_2x2_t sum = {0, 0, 0, 0};
+    const uint32_t *weight = *weights;
+    const int16_t *column = *columns;
 
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int32_t k = 0; k < depth; k += 2) {
-        uint32_t x0 = load_u32(column + k);
-        uint32_t x1 = load_u32(column + apart + k);
-        uint32_t word = *weights++;
+        uint32_t word = *weight++;
+        uint32_t x0 = load_u32(column);
+        uint32_t x1 = load_u32(column + 2);
         uint32_t b = dot_b(word, layout);
         uint32_t a = sxtb16(word);
 
@@ -146,27 +219,10 @@ DOT_INLINE dot_2x2_t dot_2x2(const uint32_t *weights, const int16_t *column, int
         sum.c1p1 = smlad(b, x1, sum.c1p1);
         sum.c0p0 = smlad(a, x0, sum.c0p0);
         sum.c0p1 = smlad(a, x1, sum.c0p1);
+        column += 4;
     }
-    sum.c1p0 = dot_b_sum(sum.c1p0, sum.c0p0, layout);
-    sum.c1p1 = dot_b_sum(sum.c1p1, sum.c0p1, layout);
-    return sum;
-}
-
-/* As dot_4x2_segments, for the channels that are left over. */
-DOT_INLINE dot_2x2_t dot_2x2_segments(const uint32_t *weights, const int16_t *column, int32_t apart, int32_t depth,
-                                      int32_t segment)
-{
-    dot_2x2_t sum = {0, 0, 0, 0};
-
-    for (int32_t start = 0; start < depth; start += segment) {
-        int32_t length = depth - start < segment ? depth - start : segment;
-        dot_2x2_t part = dot_2x2(weights + start / 2, column + start, apart, length, DOT_PAIRS);
-
-        sum.c0p0 = add_wrapping(sum.c0p0, part.c0p0);
-        sum.c0p1 = add_wrapping(sum.c0p1, part.c0p1);
-        sum.c1p0 = add_wrapping(sum.c1p0, part.c1p0);
-        sum.c1p1 = add_wrapping(sum.c1p1, part.c1p1);
-    }
+    *weights = weight;
+    *columns = column;
     return sum;
 }
 
