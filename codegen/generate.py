@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from codegen.emit import MANIFEST_NAME, is_generated, remove_stale_sources, write_if_changed
-from codegen.engines import OBJECTIVES, EngineOptions, Job, get_engine
+from codegen.engines import OBJECTIVES, EngineOptions, Generated, Job, get_engine
 from codegen.errors import CodegenError
 from codegen.import_tflite import import_tflite
 from codegen.limits import BoardLimits
@@ -47,7 +47,12 @@ def generate(
     run_engine = get_engine(engine)
     graph = import_tflite(tflite, name)
     generated = run_engine(Job(tflite, graph, board, options))
+    write_generated(out_dir, generated)
+    return generated.manifest
 
+
+def write_generated(out_dir: Path, generated: Generated) -> None:
+    """Writes what an engine made into a folder, as `generate` does."""
     out_dir.mkdir(parents=True, exist_ok=True)
     for path in (out_dir / name for name in [*generated.sources, MANIFEST_NAME]):
         if path.is_file() and path.stat().st_size and not is_generated(path):
@@ -58,4 +63,3 @@ def generate(
     for file_name, text in generated.sources.items():
         write_if_changed(out_dir / file_name, text)
     write_if_changed(out_dir / MANIFEST_NAME, generated.manifest.to_json())
-    return generated.manifest

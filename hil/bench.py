@@ -157,7 +157,7 @@ def build_model(
     choice = f"plan-{options.plan.sha256[:16]}" if options.plan else options.objective
     folder = (models_dir or MODELS_DIR) / board.id
     model_dir = folder / f"{digest[:16]}_{engine}_{choice}"
-    with _lock(model_dir):
+    with locked(model_dir):
         model_dir.mkdir(exist_ok=True)
         os.utime(model_dir)  # used now: not the first to be forgotten
         generate(
@@ -174,7 +174,7 @@ def build_model(
 
 
 @contextlib.contextmanager
-def _lock(model_dir: Path) -> Iterator[None]:
+def locked(model_dir: Path) -> Iterator[None]:
     """Keeps others from writing the folder while it is built; freed when a build must end."""
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     with open(model_dir.with_suffix(".lock"), "w", encoding="utf-8") as file:

@@ -12,6 +12,7 @@ HilError
 ├─ TargetFault           the firmware's fault handler reported
 ├─ FirmwareMismatch      the board runs another firmware than the one just flashed
 ├─ OutputMismatch        a byte differs from the oracle's
+├─ WrongKernel           a kernel of ours computes other bytes than the reference
 ├─ ClockMismatch         the board's two clocks disagree: no timing can be trusted
 ├─ OracleError           the oracle could not run the model
 ├─ StoreError            the result store cannot be read or written
@@ -151,6 +152,17 @@ class OutputMismatch(HilError):
             f"output {output!r} differs from the oracle for input {input_number} at element "
             f"{index}: expected {expected}, the board gave {found}; {count:,} of {total:,} values "
             "differ"
+        )
+
+
+class WrongKernel(HilError):
+    """A kernel computes wrong bytes: a bug of codegen or of the compiler, and no result."""
+
+    def __init__(self, kernel: str, layer: str, place: str) -> None:
+        self.kernel, self.layer, self.place = kernel, layer, place
+        super().__init__(
+            f"kernel {kernel} computes wrong bytes for layer {layer!r} on {place}; this is a bug "
+            "of hil, please report it with the model; nothing of this layer was kept"
         )
 
 

@@ -1,0 +1,327 @@
+"""What the kernels of a network's layers take, one by one, measured on a place.
+
+A layer alone is measured in a firmware of many (codegen/cases.py), and never twice: the store keeps
+what a kernel took for a shape. The cost model of codegen only says which kernels are not worth a
+measurement. Not here: which of them make the best network (tune).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+import codegen.errors
+import hil.errors
+from codegen.cases import (
+    LAYERS_PER_CASE,
+    Case,
+    arena_bytes,
+    can_be_case,
+    expected_output,
+    generate_cases,
+    shape_of,
+    symbol,
+)
+from codegen.engines.tiny import compiler_flags, ops_with_kernels
+from codegen.generate import write_generated
+from codegen.ir import Graph, Op
+from codegen.kernels import Cost, Kernel, candidates, working_bytes
+from codegen.limits import BoardLimits
+from codegen.plan_file import FlagSet
+from hil.bench import MODELS_DIR, locked
+from hil.build import Firmware, build, compiler_version, forget_oldest, parts_id
+from hil.errors import OutputMismatch, WrongKernel
+from hil.inputs import random_inputs
+from hil.lab import Place
+from hil.manifest import Manifest, read_manifest
+from hil.recipe import Recipe
+from hil.session import Runner, booted, check_identity, check_outputs, inference_s
+from hil.store import Store
+from hil.timings import Conditions, LayerTiming, timing_key
+
+#: A kernel is left out if another one is estimated to be this many times as fast, and needs neither
+#: more arena nor more flash: estimates are better than that.
+HOPELESS = 1.5
+
+#: Inputs of every case; the cycles are those of the last, when caches hold what they hold later.
+SEEDS = (1, 2)
+
+#: Cases of one firmware at most, so that progress is seen and kept, and the share of the flash that
+#: their constants and code may take: estimates of code are rough, and the bench needs some.
+MAX_CASES = 40
+FLASH_SHARE = 0.75
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Option:
+    """One kernel for one op, with what it is estimated to need."""
+
+    op: int
+    kernel: Kernel
+    cost: Cost
+    working_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the measuring of layers is."""
+
+    done: int
+    total: int
+
+
+def options_of(graph: Graph, index: int, op: Op, board: BoardLimits) -> list[Option]:
+    """Every kernel that runs an op."""
+    found = []
+    for kernel in candidates(graph, op):
+        cost = kernel.cost(graph, op, board)
+        found.append(Option(index, kernel, cost, working_bytes(graph, op, cost)))
+    return found
+
+
+def worth_measuring(options: Sequence[Option]) -> list[Option]:
+    """Those of one op that could be best at something; never empty unless `options` is."""
+    return [option for option in options if not any(_beats(o, option) for o in options)]
+
+
+def _beats(one: Option, other: Option) -> bool:
+    """Whether `other` is hopeless beside `one`."""
+    return (
+        HOPELESS * one.cost.cycles < other.cost.cycles
+        and one.working_bytes <= other.working_bytes
+        and one.cost.flash_bytes <= other.cost.flash_bytes
+    )
+
+
+class LayerBench:
+    """Measures kernels of one network's layers on one place, or finds them in the store.
+
+    Args:
+        graph: after the passes.
+        place: open; used by the thread that calls only.
+        limits: of its board.
+        store: where timings are kept.
+        models_dir: where generated folders are kept; MODELS_DIR by default.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        place: Place,
+        limits: BoardLimits,
+        store: Store,
+        *,
+        models_dir: Path | None = None,
+    ) -> None:
+        self._graph, self._place, self._limits, self._store = graph, place, limits, store
+        self._folder = (models_dir or MODELS_DIR) / place.board.id
+        self._shapes: dict[tuple[int, str], dict[str, Any]] = {}
+
+    def options(self) -> dict[int, list[Option]]:
+        """By op, the kernels that are worth a measurement."""
+        return {
+            index: worth_measuring(options_of(self._graph, index, op, self._limits))
+            for index, op in ops_with_kernels(self._graph)
+        }
+
+    def timings(
+        self,
+        options: Iterable[Option],
+        flags: FlagSet,
+        *,
+        progress: Callable[[Progress], None] = lambda _: None,
+    ) -> dict[tuple[int, str], LayerTiming]:
+        """By (op, kernel's name), what options take; those that cannot be measured are left out.
+
+        Every firmware's timings are in the store before the next one is measured.
+
+        Raises:
+            WrongKernel: a byte of an output differs from the reference's.
+            HilError: building, flashing or the link failed.
+        """
+        conditions = self._conditions(flags)
+        wanted = {
+            (option.op, option.kernel.name): Case(option.op, option.kernel)
+            for option in options
+            if can_be_case(self._graph, self._graph.ops[option.op])
+        }
+        keys = {
+            name: timing_key(name[1], self._shape(case), conditions)
+            for name, case in wanted.items()
+        }
+        known = self._store.layer_timings(
+            [(name[1], self._shape(case)) for name, case in wanted.items()], conditions
+        )
+        missing = {keys[name]: case for name, case in wanted.items() if keys[name] not in known}
+        total = len(set(keys.values()))
+        progress(Progress(total - len(missing), total))
+        for cases, found in self._measured(list(missing.values()), flags):
+            rows = [
+                (case.kernel.name, self._shape(case), timing)
+                for case, timing in zip(cases, found, strict=True)
+            ]
+            self._store.add_layer_timings(rows, conditions)
+            for kernel, shape, timing in rows:
+                known[timing_key(kernel, shape, conditions)] = timing
+            progress(Progress(len(known), total))
+        return {name: known[key] for name, key in keys.items() if key in known}
+
+    def _conditions(self, flags: FlagSet) -> Conditions:
+        board = self._place.board
+        compiler = compiler_flags(flags, self._limits)
+        return Conditions(
+            board=board.id,
+            source=self._place.source,
+            timing_model=self._place.timing_model,
+            compiler=compiler_version(),
+            flags=compiler,
+            build=parts_id(Recipe("", "tiny", flags=compiler), board),
+        )
+
+    def _shape(self, case: Case) -> dict[str, Any]:
+        name = (case.op, case.kernel.name)
+        if name not in self._shapes:
+            self._shapes[name] = shape_of(self._graph, case)
+        return self._shapes[name]
+
+    def _measured(
+        self, cases: Sequence[Case], flags: FlagSet
+    ) -> Iterator[tuple[Sequence[Case], list[LayerTiming]]]:
+        """Batches of cases with their timings, as they come; the next ones are built meanwhile."""
+
+        def prepare(batch: list[Case]) -> tuple[Firmware, Manifest] | None:
+            try:
+                return self._build(batch, flags)
+            except (hil.errors.DoesNotFit, codegen.errors.DoesNotFit):
+                return None
+
+        batches = batched(self._graph, cases, self._limits)
+        for batch, built in ahead(prepare, batches):
+            if built is not None:
+                yield batch, self._measure(batch, *built)
+            elif len(batch) > 1:  # the estimate of code was too low: two firmwares
+                for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                    yield from self._measured(half, flags)
+
+    def _build(self, batch: Sequence[Case], flags: FlagSet) -> tuple[Firmware, Manifest]:
+        generated = generate_cases(self._graph, batch, self._limits, flags)
+        digest = hashlib.sha256()
+        for text in generated.sources.values():
+            digest.update(text.encode())
+        folder = self._folder / f"cases-{digest.hexdigest()[:16]}_{flags}"
+        with locked(folder):
+            write_generated(folder, generated)
+            built = build(folder, self._place.board, jobs=1), read_manifest(folder)
+        forget_oldest(self._folder)
+        return built
+
+    def _measure(
+        self, batch: Sequence[Case], firmware: Firmware, manifest: Manifest
+    ) -> list[LayerTiming]:
+        with booted(self._place, firmware) as wire:
+            hello = wire.hello()
+            check_identity(hello, self._place, firmware, manifest)
+            runner = Runner(wire, manifest, hello, inference_s(self._place, manifest))
+            for number, seed in enumerate(SEEDS):
+                [data] = random_inputs(manifest.inputs, seed)
+                expected = expected_output(self._graph, batch, data.tobytes())
+                runner.fill(seed)
+                cycles = runner.layers()
+                try:
+                    outputs = wire.outputs(manifest.out_bytes)
+                    check_outputs(manifest, number, expected, outputs)
+                except OutputMismatch as error:
+                    case = batch[error.index]
+                    raise WrongKernel(
+                        case.kernel.name, self._graph.ops[case.op].name, self._place.name
+                    ) from None
+        code = code_bytes(firmware.elf, len(batch))
+        return [
+            LayerTiming(case_cycles, size)
+            for case_cycles, size in zip(cycles[::LAYERS_PER_CASE], code, strict=True)
+        ]
+
+
+def batched(graph: Graph, cases: Sequence[Case], board: BoardLimits) -> list[list[Case]]:
+    """Cases by firmware: as many as the board's memories are estimated to take.
+
+    A case that does not fit alone is left out.
+    """
+    batches: list[list[Case]] = []
+    flash_bytes = 0
+    for case in cases:
+        if arena_bytes(graph, [case], board) > board.arena_limit_bytes:
+            continue
+        needed = case.kernel.cost(graph, graph.ops[case.op], board).flash_bytes
+        joined = [*batches[-1], case] if batches else [case]
+        if (
+            batches
+            and len(joined) <= MAX_CASES
+            and flash_bytes + needed <= FLASH_SHARE * board.flash_bytes
+            and arena_bytes(graph, joined, board) <= board.arena_limit_bytes
+        ):
+            batches[-1].append(case)
+            flash_bytes += needed
+        else:
+            batches.append([case])
+            flash_bytes = needed
+    return batches
+
+
+def code_bytes(elf_path: Path, count: int) -> list[int]:
+    """For each case of a firmware, the size of its function and of those named after it."""
+    sizes = dict.fromkeys(map(symbol, range(count)), 0)
+    with open(elf_path, "rb") as file:
+        table = ELFFile(file).get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection), "firmware is never stripped"
+        for entry in table.iter_symbols():
+            if entry["st_info"]["type"] == "STT_FUNC":
+                case = entry.name.partition(".")[0].partition("_")[0]
+                if case in sizes:
+                    sizes[case] += entry["st_size"]
+    return list(sizes.values())
+
+
+def ahead(
+    function: Callable[[_T], _R], items: Sequence[_T], workers: int = 2
+) -> Iterator[tuple[_T, _R]]:
+    """(item, result) in order, computed up to `workers` items ahead in threads.
+
+    The threads are daemons: Ctrl-C need not wait for them. What a call raises is raised here.
+    """
+    results: list[queue.SimpleQueue[_R | BaseException]] = [queue.SimpleQueue() for _ in items]
+    numbers: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while (number := numbers.get()) is not None:
+            try:
+                results[number].put(function(items[number]))
+            except BaseException as error:  # handed to the thread that asked
+                results[number].put(error)
+
+    for _ in range(workers):
+        threading.Thread(target=serve, daemon=True).start()
+    try:
+        for number in range(min(workers, len(items))):
+            numbers.put(number)
+        for number, item in enumerate(items):
+            result = results[number].get()
+            if number + workers < len(items):
+                numbers.put(number + workers)
+            if isinstance(result, BaseException):
+                raise result
+            yield item, result
+    finally:
+        for _ in range(workers):
+            numbers.put(None)
