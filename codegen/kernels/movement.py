@@ -11,6 +11,7 @@ from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Context, common
 from codegen.kernels.strides import Axes, collapsed, collapsed_together, row_major_strides
 from codegen.limits import BoardLimits
+from codegen.planner import Overlap
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -50,6 +51,28 @@ class ConcatenationContext(Context):
     def out_run(self) -> int:
         """Bytes of the output per step."""
         return sum(part.bytes for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class CopyContext(Context):
+    """copy_s8: `size_bytes` bytes, by groups of four words, then words, then single bytes."""
+
+    size_bytes: int
+
+    @property
+    def groups(self) -> int:
+        """Groups of 16 bytes."""
+        return self.size_bytes // 16
+
+    @property
+    def words(self) -> range:
+        """Offsets of the words after the last group, from its end."""
+        return range(0, self.size_bytes % 16 // 4 * 4, 4)
+
+    @property
+    def bytes(self) -> range:
+        """Offsets of the bytes after the last word, from the last group's end."""
+        return range(self.size_bytes % 16 // 4 * 4, self.size_bytes % 16)
 
 
 def _transpose_context(graph: Graph, op: Op) -> GatherContext:
@@ -99,6 +122,23 @@ def _concatenation_context(graph: Graph, op: Op) -> ConcatenationContext:
     )
 
 
+def _copy_context(graph: Graph, op: Op) -> CopyContext:
+    return CopyContext(**common(graph, op), size_bytes=graph.tensors[op.inputs[0]].size_bytes)
+
+
+def _refuse_several(graph: Graph, op: Op) -> str | None:
+    if len(op.inputs) > 1:
+        return "several tensors cannot be copied at once"
+    return _refuse_activation(graph, op)
+
+
+def _move_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
+    size_bytes = graph.tensors[op.outputs[0]].size_bytes
+    groups, rest = divmod(size_bytes, 16)
+    # From the first byte to the last: the output may lie anywhere below the input.
+    return Cost(cycles=20 + 16 * groups + rest, flash_bytes=60, overlaps=(Overlap(input=0),))
+
+
 def _element_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     return Cost(cycles=8 * graph.tensors[op.outputs[0]].elements, flash_bytes=200)
 
@@ -142,6 +182,16 @@ register(
         refuse=lambda graph, op: None,
         cost=_copy_cost,
         context=_pad_context,
+    )
+)
+register(
+    Kernel(
+        name="copy_s8",
+        op=(Concatenation,),
+        template="copy_s8.c.j2",
+        refuse=_refuse_several,
+        cost=_move_cost,
+        context=_copy_context,
     )
 )
 register(

@@ -253,6 +253,10 @@ MOVEMENT_CASES: list[Case] = [
     lambda b: b.pad(b.input((5,)), ((0, 0),)),
     lambda b: b.concatenation([b.input((1, 2, 3, n), zero_point(1)) for n in (1, 4, 2)], 3),
     lambda b: b.concatenation([b.input((n, 3), zero_point(1)) for n in (1, 2)], 0),
+    *(
+        (lambda b, size=size: b.concatenation([b.input((1, size), zero_point(1))], 1))
+        for size in (1, 3, 4, 15, 16, 19, 31, 64)
+    ),
 ]
 
 
