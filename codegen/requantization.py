@@ -214,46 +214,79 @@ def _folded(layer: Product) -> Scaling | None:
     2 sums late. Shift and places are one for the layer, so a channel whose scale is not the largest
     loses bits of its multiplier; neighbours of it are tried where the intersection is empty.
     """
-    quant = layer.quant
-    varies = ~layer.is_constant
-    lowest, highest = (bound[varies] for bound in layer.sum_range)
-    exponents = -quant.shift[varies].astype(np.int64)
     if not _fits(layer, MIN_EXPONENT):
         return None
-    levels = np.arange(quant.act_min + 1, quant.act_max + 1, dtype=np.int64)
-    first_sums = np.clip(thresholds(layer, levels)[varies], lowest[:, None], highest[:, None] + 1)
+    exponents = -layer.quant.shift[~layer.is_constant].astype(np.int64)
     largest_scale = int(exponents.min(initial=MAX_EXPONENT))
-    lost = exponents - largest_scale
-    nearest = (quant.multiplier[varies] + (np.int64(1) << lost >> 1)) >> lost
+    first_sums = _first_sums(layer)
     for places in range(MAX_PLACES, 0, -1):
         shift = places + 1 - largest_scale
         if shift < 0:
             break
-        steps = _Steps(levels, first_sums, lowest, highest, shift, places)
-        multiplier, offset, is_proved = steps.prove(np.minimum(nearest, fixed_point.INT32_MAX))
+        steps = _Steps(*first_sums, shift, places)
+        multiplier, offset, is_proved = steps.prove(_nearest(layer, exponents - largest_scale))
         if not steps.fit_32_bits(offset):
             continue
         if not is_proved.all():
             break
-        rows = np.empty((len(varies), 2), np.int64)
-        # A constant channel's sum is 0: the middle of its output's interval.
-        constant = layer.outputs(layer.sum_range[0])
-        rows[:, 0] = (2 * constant + 1) << (1 + places)
-        rows[:, 1] = 2**30
-        rows[varies, 0] = (layer.bias[varies] << shift) + offset
-        rows[varies, 1] = multiplier
-        return Scaling(
-            "folded",
-            rows.astype(np.int32),
-            f"bias * 2^{shift} and all that rounding needs, multiplier of each channel",
-            layer.live_weights,
-            5,
-            quant.act_min,
-            quant.act_max,
-            constant=shift,
-            places=places,
-        )
+        return _folded_scaling(layer, steps, multiplier, offset)
     return None
+
+
+@lru_cache(maxsize=64)
+def folded_with(layer: Product, shift: int, places: int) -> Scaling | None:
+    """The form "folded" with constants that kernels of several layers share, if it is exact."""
+    if not _fits(layer, MIN_EXPONENT):
+        return None
+    exponents = -layer.quant.shift[~layer.is_constant].astype(np.int64)
+    lost = exponents + shift - places - 1
+    if np.any(lost < 0):
+        return None
+    steps = _Steps(*_first_sums(layer), shift, places)
+    multiplier, offset, is_proved = steps.prove(_nearest(layer, lost))
+    if not (steps.fit_32_bits(offset) and is_proved.all()):
+        return None
+    return _folded_scaling(layer, steps, multiplier, offset)
+
+
+def _first_sums(layer: Product) -> tuple[Int64s, Int64s, Int64s, Int64s]:
+    """The first four fields of `_Steps`, of the channels that vary."""
+    varies = ~layer.is_constant
+    lowest, highest = (bound[varies] for bound in layer.sum_range)
+    levels = np.arange(layer.quant.act_min + 1, layer.quant.act_max + 1, dtype=np.int64)
+    first_sums = thresholds(layer, levels)[varies]
+    return levels, np.clip(first_sums, lowest[:, None], highest[:, None] + 1), lowest, highest
+
+
+def _nearest(layer: Product, lost: Int64s) -> Int64s:
+    """The multipliers of the channels that vary, rounded to so many bits less."""
+    multiplier = layer.quant.multiplier[~layer.is_constant]
+    rounded: Int64s = (multiplier + (np.int64(1) << lost >> 1)) >> lost
+    return np.minimum(rounded, fixed_point.INT32_MAX)
+
+
+def _folded_scaling(layer: Product, steps: _Steps, multiplier: Int64s, offset: Int64s) -> Scaling:
+    """The form "folded" with what `steps` has proved for the channels that vary."""
+    shift, places = steps.shift, steps.places
+    varies = ~layer.is_constant
+    rows = np.empty((len(varies), 2), np.int64)
+    # A constant channel's sum is 0: the middle of its output's interval.
+    constant = layer.outputs(layer.sum_range[0])
+    rows[:, 0] = (2 * constant + 1) << (1 + places)
+    rows[:, 1] = 2**30
+    rows[varies, 0] = (layer.bias[varies] << shift) + offset
+    rows[varies, 1] = multiplier
+    return Scaling(
+        "folded",
+        rows.astype(np.int32),
+        f"bias * 2^{shift} and all that rounding needs, multiplier of each channel",
+        layer.live_weights,
+        5,
+        layer.quant.act_min,
+        layer.quant.act_max,
+        constant=shift,
+        places=places,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
