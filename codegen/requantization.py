@@ -225,28 +225,69 @@ def _folded(layer: Product) -> Scaling | None:
             break
         steps = _Steps(*first_sums, shift, places)
         multiplier, offset, is_proved = steps.prove(_nearest(layer, exponents - largest_scale))
-        if not steps.fit_32_bits(offset):
+        if not steps.fit_32_bits(offset).all():
             continue
         if not is_proved.all():
             break
-        return _folded_scaling(layer, steps, multiplier, offset)
+        bias = (layer.bias[~layer.is_constant] << shift) + offset
+        return Scaling(
+            "folded",
+            _folded_rows(layer, places, bias, multiplier),
+            f"bias * 2^{shift} and all that rounding needs, multiplier of each channel",
+            layer.live_weights,
+            5,
+            layer.quant.act_min,
+            layer.quant.act_max,
+            constant=shift,
+            places=places,
+        )
     return None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ShiftedWeights:
+    """The form "folded" where weights, not sums, are shifted, each channel by its own count.
+
+    Args:
+        rows: (out_c, 2), the structs folded_t.
+        weights: (out_c, depth), before they are shifted.
+        shifts: (out_c,).
+    """
+
+    rows: NDArray[np.int32]
+    weights: Int8s
+    shifts: NDArray[np.int8]
+
+
 @lru_cache(maxsize=64)
-def folded_with(layer: Product, shift: int, places: int) -> Scaling | None:
-    """The form "folded" with constants that kernels of several layers share, if it is exact."""
+def shifted_weights(layer: Product, places: int, most_shift: int) -> ShiftedWeights | None:
+    """The form "folded" with given places and with weights shifted, if it is exact.
+
+    Args:
+        layer: the layer.
+        places: as in Scaling; a constant of the kernel, which may serve several layers.
+        most_shift: how far weights may be shifted.
+    """
     if not _fits(layer, MIN_EXPONENT):
         return None
-    exponents = -layer.quant.shift[~layer.is_constant].astype(np.int64)
-    lost = exponents + shift - places - 1
-    if np.any(lost < 0):
+    varies = ~layer.is_constant
+    exponents = -layer.quant.shift[varies].astype(np.int64)
+    shifts = np.full(len(exponents), -1, np.int64)
+    multiplier, bias = np.zeros_like(shifts), np.zeros_like(shifts)
+    for shift in range(most_shift + 1):
+        lost = exponents + shift - places - 1
+        steps = _Steps(*_first_sums(layer), shift, places)
+        tried, offset, is_proved = steps.prove(_nearest(layer, np.maximum(lost, 0)))
+        is_exact = is_proved & steps.fit_32_bits(offset) & (lost >= 0)
+        shifts[is_exact] = shift
+        multiplier[is_exact] = tried[is_exact]
+        bias[is_exact] = ((layer.bias[varies] << shift) + offset)[is_exact]
+    if np.any(shifts < 0):
         return None
-    steps = _Steps(*_first_sums(layer), shift, places)
-    multiplier, offset, is_proved = steps.prove(_nearest(layer, lost))
-    if not (steps.fit_32_bits(offset) and is_proved.all()):
-        return None
-    return _folded_scaling(layer, steps, multiplier, offset)
+    all_shifts = np.zeros(len(varies), np.int8)
+    all_shifts[varies] = shifts
+    rows = _folded_rows(layer, places, bias, multiplier)
+    return ShiftedWeights(rows, layer.live_weights, all_shifts)
 
 
 def _first_sums(layer: Product) -> tuple[Int64s, Int64s, Int64s, Int64s]:
@@ -265,28 +306,19 @@ def _nearest(layer: Product, lost: Int64s) -> Int64s:
     return np.minimum(rounded, fixed_point.INT32_MAX)
 
 
-def _folded_scaling(layer: Product, steps: _Steps, multiplier: Int64s, offset: Int64s) -> Scaling:
-    """The form "folded" with what `steps` has proved for the channels that vary."""
-    shift, places = steps.shift, steps.places
+def _folded_rows(
+    layer: Product, places: int, bias: Int64s, multiplier: Int64s
+) -> NDArray[np.int32]:
+    """(out_c, 2), the structs folded_t from what was found for the channels that vary."""
     varies = ~layer.is_constant
     rows = np.empty((len(varies), 2), np.int64)
     # A constant channel's sum is 0: the middle of its output's interval.
     constant = layer.outputs(layer.sum_range[0])
     rows[:, 0] = (2 * constant + 1) << (1 + places)
     rows[:, 1] = 2**30
-    rows[varies, 0] = (layer.bias[varies] << shift) + offset
+    rows[varies, 0] = bias
     rows[varies, 1] = multiplier
-    return Scaling(
-        "folded",
-        rows.astype(np.int32),
-        f"bias * 2^{shift} and all that rounding needs, multiplier of each channel",
-        layer.live_weights,
-        5,
-        layer.quant.act_min,
-        layer.quant.act_max,
-        constant=shift,
-        places=places,
-    )
+    return rows.astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -326,12 +358,11 @@ class _Steps:
             least[missing], most[missing] = self._offsets(missing, tried)
         return multiplier, least + most >> 1, least <= most
 
-    def fit_32_bits(self, offset: Int64s) -> bool:
-        """Whether no channel's sum overflows when it is shifted and its offset added."""
+    def fit_32_bits(self, offset: Int64s) -> NDArray[np.bool_]:
+        """(channels,) whether no sum overflows when it is shifted and its offset added."""
         extremes = (np.stack([self.lowest, self.highest]) << self.shift) + offset
-        return bool(
-            np.all((extremes >= fixed_point.INT32_MIN) & (extremes <= fixed_point.INT32_MAX))
-        )
+        fits = (extremes >= fixed_point.INT32_MIN) & (extremes <= fixed_point.INT32_MAX)
+        return np.asarray(fits.all(axis=0))
 
     def _offsets(self, which: NDArray[np.intp], multiplier: Int64s) -> tuple[Int64s, Int64s]:
         """The least and the greatest offset that put every step of channels `which` in place."""
