@@ -17,6 +17,7 @@ from codegen.passes import (
     remove_dead_channels,
     remove_dead_ops,
     remove_moves,
+    share_storage,
 )
 
 PASSES: tuple[Callable[[ir.Graph], ir.Graph], ...] = (
@@ -26,6 +27,7 @@ PASSES: tuple[Callable[[ir.Graph], ir.Graph], ...] = (
     fuse_activation.run,
     remove_dead_ops.run,
     remove_dead_channels.run,
+    share_storage.run,
 )
 
 

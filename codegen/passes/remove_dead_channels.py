@@ -26,8 +26,8 @@ from codegen.intervals import (
     layer_bias,
     layer_sums,
 )
-from codegen.names import MAX_IDENTIFIER
 from codegen.passes import remove_dead_ops
+from codegen.passes.rewrite import names, new_name
 
 Flags = NDArray[np.bool_]
 Groups = NDArray[np.intp]
@@ -186,7 +186,7 @@ class _Rewriter:
         self._intervals = intervals
         self._live = live
         self._made: list[ir.Tensor] = []
-        self._names = {tensor.name for tensor in graph.tensors} | {op.name for op in graph.ops}
+        self._names = names(graph)
 
     def shrunk_tensors(self) -> tuple[ir.Tensor, ...]:
         """All tensors, then the constants made; constants of before stay as they were."""
@@ -261,19 +261,10 @@ class _Rewriter:
         data = np.ascontiguousarray(data)
         data.setflags(write=False)
         dtype = ir.DType.S32 if data.dtype == np.int32 else ir.DType.S8
-        name = self._new_name(f"{op.name}_operand{position}")
+        name = new_name(f"{op.name}_operand{position}", self._names)
+        self._names.add(name)
         self._made.append(ir.Tensor(name, data.shape, dtype, quant, data))
         return len(self._graph.tensors) + len(self._made) - 1
-
-    def _new_name(self, name: str) -> str:
-        """The name, shortened, with a number behind it if it is taken."""
-        number = 0
-        candidate = name[:MAX_IDENTIFIER]
-        while candidate in self._names:
-            number += 1
-            candidate = f"{name[: MAX_IDENTIFIER - 1 - len(str(number))]}_{number}"
-        self._names.add(candidate)
-        return candidate
 
 
 def _kept_scales(quant: ir.Quant | None, kept: Flags) -> ir.Quant | None:

@@ -1,21 +1,35 @@
 """Ops that move no byte become aliases (Reshape) or vanish.
 
 Alias: a Transpose that only moves axes of size 1, a slice of everything, a Pad by nothing, a
-Concatenation of one tensor, a Quantize or Relu that maps every value to itself. Vanishes: an alias
-whose two sides have one shape, type and scale; a Reshape of a Reshape reads the first one's input.
+Concatenation of one tensor; one or more ops of single values, such as a Relu, or a Quantize there
+and one back, that map every value that there can be to itself. Vanishes: an alias whose two sides
+have one shape, type and scale. A Transpose of a Transpose, or a Reshape of a Reshape, reads the
+first one's input.
 """
 
 from __future__ import annotations
 
-from codegen import ir
+from dataclasses import replace
+
+import numpy as np
+
+from codegen import ir, reference
+from codegen.intervals import Interval, channel_intervals
 from codegen.passes.rewrite import substitute, without, writer
+
+#: Ops that map each value by itself.
+_ByValue = (
+    ir.Relu | ir.LeakyRelu | ir.HardSwish | ir.Logistic | ir.Tanh | ir.Quantize | ir.Dequantize
+)
+#: More ops by value in a row are not looked at.
+_MAX_CHAIN = 4
 
 
 def run(graph: ir.Graph) -> ir.Graph:
     """The graph with fewer moves."""
-    graph = graph.with_ops(
-        tuple(_as_reshape(op) if _moves_nothing(graph, op) else op for op in graph.ops)
-    )
+    graph = _skip_transposes_of_transposes(graph)
+    intervals = channel_intervals(graph)
+    graph = graph.with_ops(tuple(_as_alias(graph, op, intervals) for op in graph.ops))
     graph = _skip_reshapes_of_reshapes(graph)
     position = 0
     while position < len(graph.ops):
@@ -26,8 +40,46 @@ def run(graph: ir.Graph) -> ir.Graph:
     return graph
 
 
-def _as_reshape(op: ir.Op) -> ir.Op:
-    return ir.Reshape(name=op.name, inputs=op.inputs[:1], outputs=op.outputs, source=op.source)
+def _skip_transposes_of_transposes(graph: ir.Graph) -> ir.Graph:
+    ops: list[ir.Op] = []
+    for op in graph.ops:
+        source = writer(ops, op.inputs[0])
+        first = ops[source] if source != -1 else None
+        if isinstance(op, ir.Transpose) and isinstance(first, ir.Transpose):
+            perm = tuple(first.perm[axis] for axis in op.perm)
+            op = replace(op, inputs=first.inputs, perm=perm)
+        ops.append(op)
+    return graph.with_ops(tuple(ops))
+
+
+def _as_alias(graph: ir.Graph, op: ir.Op, intervals: dict[int, Interval]) -> ir.Op:
+    """A Reshape in the place of an op that moves nothing."""
+    source = op.inputs[0] if _moves_nothing(graph, op) else _same_values(graph, op, intervals)
+    if source is None:
+        return op
+    return ir.Reshape(name=op.name, inputs=(source,), outputs=op.outputs, source=op.source)
+
+
+def _same_values(graph: ir.Graph, op: ir.Op, intervals: dict[int, Interval]) -> int | None:
+    """The tensor that ops by value, of which this is the last, give again; None without one."""
+    y = graph.tensors[op.outputs[0]]
+    chain: list[ir.Op] = []
+    while isinstance(op, _ByValue) and len(chain) < _MAX_CHAIN:
+        chain.insert(0, op)
+        source = op.inputs[0]
+        x = graph.tensors[source]
+        if (x.dtype, x.quant) == (y.dtype, y.quant) and x.dtype in (ir.DType.S8, ir.DType.U8):
+            low, high = intervals[source].low.min(), intervals[source].high.max()
+            values = before = np.arange(low, high + 1).astype(x.dtype.numpy)
+            for each in chain:
+                values = reference.run_op(graph, each, [values])
+            if np.array_equal(values, before):
+                return source
+        position = writer(graph.ops, source)
+        if position == -1:
+            return None
+        op = graph.ops[position]
+    return None
 
 
 def _moves_nothing(graph: ir.Graph, op: ir.Op) -> bool:
@@ -42,11 +94,6 @@ def _moves_nothing(graph: ir.Graph, op: ir.Op) -> bool:
         return x.shape == y.shape
     if isinstance(op, ir.Concatenation):
         return len(op.inputs) == 1
-    if isinstance(op, ir.Quantize):
-        return x.dtype is y.dtype and x.quant == y.quant
-    if isinstance(op, ir.Relu):
-        # Only RELU: its lower end is the zero point, and no value of an s8 lies below -128.
-        return op.activation is ir.Activation.RELU and x.quant == y.quant and x.zero_point == -128
     return False
 
 

@@ -1,4 +1,4 @@
-"""What passes share: who reads a tensor, and one tensor put in the place of another."""
+"""What passes share: who reads a tensor, one put in the place of another, names for new ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from codegen import ir
+from codegen.names import MAX_IDENTIFIER
 
 
 def readers(ops: Sequence[ir.Op], tensor: int) -> list[int]:
@@ -47,3 +48,18 @@ def without(graph: ir.Graph, position: int) -> ir.Graph:
             substitute(other, dropped, kept) for i, other in enumerate(graph.ops) if i != position
         )
     )
+
+
+def names(graph: ir.Graph) -> set[str]:
+    """Every name in a graph."""
+    return {tensor.name for tensor in graph.tensors} | {op.name for op in graph.ops}
+
+
+def new_name(hint: str, taken: set[str]) -> str:
+    """A name for a tensor or op: the hint, cut to length, with a number if it is taken."""
+    name, number = hint[:MAX_IDENTIFIER], 1
+    while name in taken:
+        number += 1
+        suffix = f"_{number}"
+        name = hint[: MAX_IDENTIFIER - len(suffix)] + suffix
+    return name

@@ -64,6 +64,17 @@ def test_a_pad_below_every_value_goes_into_the_maximum() -> None:
     ]
 
 
+def test_a_pad_goes_into_the_maximum_of_what_is_nowhere_below_it() -> None:
+    quant = ir.Quant((graphs.f32(0.05),), (-20,))
+
+    def build(b: graphs.Builder, activation: ir.Activation) -> list[int]:
+        x = b.conv2d(b.input((1, 5, 6, 3)), 4, (3, 3), out_quant=quant, activation=activation)
+        return [b.pool(ir.MaxPool2D, b.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3))]
+
+    assert shrunk(lambda b: build(b, ir.Activation.RELU)) == ["CONV_2D", "MAX_POOL_2D"]
+    assert "PAD" in shrunk(lambda b: build(b, ir.Activation.NONE))
+
+
 def test_a_pad_read_by_two_convolutions_goes_into_both() -> None:
     def build(b: graphs.Builder) -> list[int]:
         x = padded_by(b)
@@ -89,6 +100,81 @@ def test_a_relu_of_the_same_scale_goes_into_the_op_before(activation: ir.Activat
 
     assert shrunk(convolved) == ["CONV_2D"]
     assert shrunk(added) == ["ADD"]
+
+
+def test_two_clamps_become_the_one_that_has_the_range_of_both() -> None:
+    quant = ir.Quant((graphs.f32(0.05),), (-20,))
+
+    def build(b: graphs.Builder, first: ir.Activation, second: ir.Activation) -> list[int]:
+        y = b.conv2d(b.input((1, 5, 5, 2)), 3, (3, 3), out_quant=quant, activation=first)
+        return [b.relu(y, second)]
+
+    relu, relu6, relu1 = ir.Activation.RELU, ir.Activation.RELU6, ir.Activation.RELU_N1_TO_1
+    assert shrunk(lambda b: build(b, relu, relu6)) == ["CONV_2D"]
+    assert shrunk(lambda b: build(b, relu6, relu)) == ["CONV_2D"]
+    assert shrunk(lambda b: build(b, relu1, relu)) == ["CONV_2D", "RELU"]
+
+
+def test_values_that_go_there_and_back_are_left_alone() -> None:
+    quant, of_bytes = ir.Quant((graphs.f32(0.1),), (-7,)), ir.Quant((graphs.f32(0.1),), (121,))
+
+    def build(b: graphs.Builder) -> list[int]:
+        x = b.tanh(b.input((1, 7)))
+        y = b.quantize(b.dequantize(x), ir.DType.S8, out_quant=b.tensors[x].quant)
+        y = b.leaky_relu(y, 0.1, out_quant=quant)
+        y = b.quantize(y, ir.DType.U8, out_quant=of_bytes)
+        return [b.logistic(b.quantize(y, ir.DType.S8, out_quant=quant))]
+
+    def coarser(b: graphs.Builder) -> list[int]:
+        x = b.leaky_relu(b.input((1, 7)), 0.1, out_quant=quant)
+        y = b.quantize(x, ir.DType.S8, out_quant=ir.Quant((0.5,), (3,)))
+        return [b.logistic(b.quantize(y, ir.DType.S8, out_quant=quant))]
+
+    assert shrunk(build) == ["TANH", "LEAKY_RELU", "LOGISTIC"]
+    assert shrunk(coarser) == ["LEAKY_RELU", "QUANTIZE", "QUANTIZE", "LOGISTIC"]
+
+
+def test_a_transpose_of_a_transpose_is_one_or_none() -> None:
+    def build(b: graphs.Builder, second: tuple[int, ...]) -> list[int]:
+        x = b.transpose(b.tanh(b.input((1, 3, 4, 5))), (0, 3, 1, 2))
+        return [b.logistic(b.transpose(x, second))]
+
+    assert shrunk(lambda b: build(b, (0, 2, 3, 1))) == ["TANH", "LOGISTIC"]
+    assert shrunk(lambda b: build(b, (0, 1, 3, 2))) == ["TANH", "TRANSPOSE", "LOGISTIC"]
+
+
+def test_slices_of_neighbours_are_read_where_they_lie() -> None:
+    def build(b: graphs.Builder, begin: tuple[int, ...], end: tuple[int, ...]) -> list[int]:
+        x = b.tanh(b.input((2, 3, 4, 5)))
+        return [b.logistic(b.strided_slice(x, begin, end, (1, 1, 1, 1)))]
+
+    def kept(begin: tuple[int, ...], end: tuple[int, ...]) -> bool:
+        return "STRIDED_SLICE" in shrunk(lambda b: build(b, begin, end))
+
+    assert not kept((1, 0, 0, 0), (2, 3, 4, 5))
+    assert not kept((0, 1, 0, 0), (1, 3, 4, 5))
+    assert not kept((1, 2, 0, 0), (2, 3, 2, 5))
+    assert not kept((1, 2, 3, 1), (2, 3, 4, 3)), "76 bytes from the start"
+    assert kept((1, 2, 3, 2), (2, 3, 4, 3)), "not at the start of a word"
+    assert kept((0, 1, 0, 0), (2, 3, 4, 5)), "two runs"
+    assert kept((0, 0, 0, 0), (1, 3, 2, 5)), "three runs"
+
+
+def test_what_is_joined_on_the_outermost_axis_is_written_in_its_place() -> None:
+    def build(b: graphs.Builder, rows: int, *, axis: int = 1, shared: bool = False) -> list[int]:
+        quant = ir.Quant((graphs.f32(0.05),), (-20,))
+        x = b.input((1, 4, 4, 3))
+        first = b.conv2d(x, 3, (5 - rows, 1), out_quant=quant, padding="VALID")
+        second = b.conv2d(x, 3, (5 - rows, 1), out_quant=quant, padding="VALID")
+        joined = [b.logistic(b.concatenation([first, second], axis))]
+        return joined + ([b.tanh(b.concatenation([second, first], axis))] if shared else [])
+
+    assert shrunk(lambda b: build(b, 2))[2:] == ["JOIN", "LOGISTIC"]
+    assert shrunk(lambda b: build(b, 2, axis=3))[2:] == ["CONCATENATION", "LOGISTIC"]
+    assert shrunk(lambda b: build(b, 2, axis=2))[2:] == ["CONCATENATION", "LOGISTIC"]
+    assert sorted(shrunk(lambda b: build(b, 2, shared=True))[2:]) == [
+        "CONCATENATION", "JOIN", "LOGISTIC", "TANH",
+    ]  # fmt: skip
 
 
 def test_aliases_in_the_middle_cost_nothing_and_those_of_one_shape_vanish() -> None:
@@ -204,6 +290,13 @@ def test_every_file_in_the_folder_is_a_pass_that_runs() -> None:
     assert {run.__module__.rsplit(".", 1)[1] for run in passes.PASSES} == files
 
 
+def like(b: graphs.Builder, x: int, images: list[int]) -> list[int]:
+    """The images that can be concatenated with x on any axis."""
+    return [
+        i for i in images if b.shape(i) == b.shape(x) and b.tensors[i].quant == b.tensors[x].quant
+    ]
+
+
 @st.composite
 def networks(draw: st.DrawFn) -> ir.Graph:
     """Random ops one after another, many of them removable, read from anywhere before."""
@@ -214,7 +307,7 @@ def networks(draw: st.DrawFn) -> ir.Graph:
     for _ in range(draw(st.integers(1, 8))):
         x = draw(st.sampled_from(images))
         _, h, w, c = b.shape(x)
-        choice = draw(st.integers(0, 11))
+        choice = draw(st.integers(0, 14))
         if choice == 0:
             pads = [(draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(2)]
             value = draw(st.sampled_from([None, -128, 7]))
@@ -238,6 +331,15 @@ def networks(draw: st.DrawFn) -> ir.Graph:
             y = b.strided_slice(x, (0, 0, 0, 0), (1, h, w, c), (1, 1, 1, 1))
         elif choice == 10:
             y = b.elementwise(ir.Add, x, x)
+        elif choice == 11:
+            y = b.concatenation(
+                [x, draw(st.sampled_from(like(b, x, images)))], draw(st.integers(0, 3))
+            )
+        elif choice == 12:
+            begin = draw(st.integers(0, h - 1))
+            y = b.strided_slice(x, (0, begin, 0, 0), (1, h, w, c), (1, 1, 1, 1))
+        elif choice == 13:
+            y = b.transpose(b.transpose(x, (0, 2, 1, 3)), draw(st.permutations((0, 1, 2, 3))))
         else:
             y = b.quantize(x, ir.DType.S8, out_quant=b.tensors[x].quant)
         images.append(y)
