@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
-from codegen import fixed_point
+import numpy as np
+
+from codegen import fixed_point, reference
 from codegen.ir import Add, Graph, Mul, Op, Sub
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Context, common
 from codegen.kernels.strides import Axes, collapsed_together, row_major_strides
 from codegen.limits import BoardLimits
 from codegen.planner import Overlap
+
+#: Bits below the output in a scaled sum; fewer than the least are never exact.
+MAX_PLACES, MIN_PLACES = 23, 12
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -21,6 +28,32 @@ class SumContext(Context):
     b: Axes
     sign: str
     quant: fixed_point.AddQuant
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """An output as (start + (a * factor_a >> 8) + (b * factor_b >> 8)) >> places, clamped."""
+
+    factor_a: int
+    factor_b: int
+    start: int
+    places: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LinearContext(Context):
+    """sum_linear_s8: ADD and SUB."""
+
+    a: Axes
+    b: Axes
+    linear: Linear
+    act_min: int
+    act_max: int
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether elements that adjoin in the output do so in both operands."""
+        return (self.a.inner_stride, self.b.inner_stride) == (1, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -45,14 +78,83 @@ def _axes(graph: Graph, op: Op) -> tuple[Axes, Axes]:
     return collapsed_together(out_shape, strides_a, strides_b)
 
 
-def _cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
+@lru_cache(maxsize=64)
+def linear(quant: fixed_point.AddQuant, sign: int) -> Linear | None:
+    """The linear form of a sum, if it is exact: tried on all 65,536 pairs of inputs.
+
+    Each pair whose output is not at the upper end leaves the scaled sum below the next output's
+    lowest, and each that is not at the lower end lifts it to its own output's lowest: together an
+    interval for `start`.
+    """
+    values = np.arange(-128, 128, dtype=np.int64)
+    a, b = values[:, None], values[None, :]
+    outputs = reference.add_s8(a.astype(np.int8), b.astype(np.int8), quant, sign=sign)
+    wanted = outputs.astype(np.int64)
+    scale = _real(quant.out) * 2.0**quant.left_shift
+    for places in range(MAX_PLACES, MIN_PLACES, -1):
+        factor_a = round(scale * _real(quant.a) * 2 ** (places + 8))
+        factor_b = round(scale * _real(quant.b) * 2 ** (places + 8)) * sign
+        scaled = (a * factor_a >> 8) + (b * factor_b >> 8)
+        least = (wanted << places) - scaled
+        most = least + (1 << places) - 1
+        first = int(least[wanted > quant.act_min].max(initial=-(2**31)))
+        last = int(most[wanted < quant.act_max].min(initial=2**31))
+        start = (first + last) // 2
+        magnitude = abs(start) + (abs(factor_a) + abs(factor_b)) // 2 + 2
+        if first <= last and max(magnitude, abs(factor_a), abs(factor_b)) < 2**31:
+            return Linear(factor_a, factor_b, start, places)
+    return None
+
+
+def _real(multiplier: fixed_point.Multiplier) -> float:
+    return math.ldexp(multiplier.value, multiplier.shift - 31)
+
+
+def _linear(graph: Graph, op: Op) -> Linear | None:
+    assert isinstance(op, Add | Sub)
+    return linear(fixed_point.add_quant(graph, op), 1 if isinstance(op, Add) else -1)
+
+
+def _refuse_linear(graph: Graph, op: Op) -> str | None:
+    return None if _linear(graph, op) else "no linear function gives the same outputs"
+
+
+def _overlaps(graph: Graph, op: Op) -> tuple[Overlap, ...]:
     out = graph.tensors[op.outputs[0]]
-    overlaps = tuple(
+    return tuple(
         Overlap(input=position, distance=0, is_exact=True)
         for position, index in enumerate(op.inputs)
         if graph.tensors[index].shape == out.shape and not graph.tensors[index].is_constant
     )
-    return Cost(cycles=20 * out.elements, flash_bytes=300, overlaps=overlaps)
+
+
+def _cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
+    elements = graph.tensors[op.outputs[0]].elements
+    return Cost(cycles=20 * elements, flash_bytes=300, overlaps=_overlaps(graph, op))
+
+
+def _linear_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
+    a, b = _axes(graph, op)
+    is_dense = (a.inner_stride, b.inner_stride) == (1, 1)
+    whole = a.inner_size // 4 * 4 if is_dense else 0
+    cycles = a.outer_size * (7 * whole + 12 * (a.inner_size - whole) + 40)
+    return Cost(cycles=cycles, flash_bytes=350, overlaps=_overlaps(graph, op))
+
+
+def _linear_context(graph: Graph, op: Op) -> LinearContext:
+    assert isinstance(op, Add | Sub)
+    a, b = _axes(graph, op)
+    form = _linear(graph, op)
+    assert form is not None, "refused"
+    quant = fixed_point.add_quant(graph, op)
+    return LinearContext(
+        **common(graph, op, operands=(0, 1)),
+        a=a,
+        b=b,
+        linear=form,
+        act_min=quant.act_min,
+        act_max=quant.act_max,
+    )
 
 
 def _sum_context(graph: Graph, op: Op) -> SumContext:
@@ -75,6 +177,16 @@ def _product_context(graph: Graph, op: Op) -> ProductContext:
     )
 
 
+register(
+    Kernel(
+        name="sum_linear_s8",
+        op=(Add, Sub),
+        template="sum_linear_s8.c.j2",
+        refuse=_refuse_linear,
+        cost=_linear_cost,
+        context=_linear_context,
+    )
+)
 register(
     Kernel(
         name="sum_s8",

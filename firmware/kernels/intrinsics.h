@@ -115,6 +115,48 @@ static inline uint32_t sxtab16_ror8(uint32_t sum, uint32_t word)
     return halves;
 }
 
+/* sum + (a * b.lo >> 16) */
+static inline int32_t smlawb(int32_t a, uint32_t b, int32_t sum)
+{
+    return __smlawb(a, (int32_t)b, sum);
+}
+
+/* sum + (a * b.hi >> 16) */
+static inline int32_t smlawt(int32_t a, uint32_t b, int32_t sum)
+{
+    return __smlawt(a, (int32_t)b, sum);
+}
+
+/* sum + a.lo * b.hi */
+static inline int32_t smlabt(uint32_t a, uint32_t b, int32_t sum)
+{
+    return __smlabt((int32_t)a, (int32_t)b, sum);
+}
+
+/* sum + a.hi * b.hi */
+static inline int32_t smlatt(uint32_t a, uint32_t b, int32_t sum)
+{
+    return __smlatt((int32_t)a, (int32_t)b, sum);
+}
+
+/* lo = a.lo, hi = b.lo */
+static inline uint32_t pack_lo(uint32_t a, uint32_t b)
+{
+    uint32_t word;
+
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(word) : "r"(a), "r"(b));
+    return word;
+}
+
+/* lo = a.hi, hi = b.hi */
+static inline uint32_t pack_hi(uint32_t a, uint32_t b)
+{
+    uint32_t word;
+
+    __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(word) : "r"(b), "r"(a));
+    return word;
+}
+
 #else /* plain C twins */
 
 static inline int32_t lo_s16(uint32_t word)
@@ -177,6 +219,36 @@ static inline uint32_t sxtab16(uint32_t sum, uint32_t word)
 static inline uint32_t sxtab16_ror8(uint32_t sum, uint32_t word)
 {
     return sxtab16(sum, (word >> 8) | (word << 24));
+}
+
+static inline int32_t smlawb(int32_t a, uint32_t b, int32_t sum)
+{
+    return add_wrapping(sum, (int32_t)(((int64_t)a * lo_s16(b)) >> 16));
+}
+
+static inline int32_t smlawt(int32_t a, uint32_t b, int32_t sum)
+{
+    return add_wrapping(sum, (int32_t)(((int64_t)a * hi_s16(b)) >> 16));
+}
+
+static inline int32_t smlabt(uint32_t a, uint32_t b, int32_t sum)
+{
+    return add_wrapping(sum, lo_s16(a) * hi_s16(b));
+}
+
+static inline int32_t smlatt(uint32_t a, uint32_t b, int32_t sum)
+{
+    return add_wrapping(sum, hi_s16(a) * hi_s16(b));
+}
+
+static inline uint32_t pack_lo(uint32_t a, uint32_t b)
+{
+    return (a & 0xFFFFu) | (b << 16);
+}
+
+static inline uint32_t pack_hi(uint32_t a, uint32_t b)
+{
+    return (a >> 16) | (b & 0xFFFF0000u);
 }
 
 #endif
