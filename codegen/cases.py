@@ -74,6 +74,11 @@ def arena_bytes(graph: Graph, cases: Sequence[Case], board: BoardLimits) -> int:
     return _arena(graph, cases, board).size_bytes
 
 
+def constant_bytes(graph: Graph, case: Case) -> int:
+    """Bytes of flash for a case's weights and tables."""
+    return case.kernel.context(graph, graph.ops[case.op]).constant_bytes
+
+
 def shape_of(graph: Graph, case: Case) -> dict[str, Any]:
     """What the cycles of a case depend on, besides the kernel's own C: plain JSON values.
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hil.cli_profile import profile
+from hil.cli_tune import tune
 from hil.console import (
     mend_streams,
     must_be_file,
@@ -366,6 +367,9 @@ def flash(
 
 
 app.command()(profile)
+
+
+app.command()(tune)
 
 
 @app.command("search")

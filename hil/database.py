@@ -93,7 +93,7 @@ layer_timings_table = sql.Table(
     sql.Column("flags", sql.JSON, nullable=False),
     sql.Column("build", sql.String(64), nullable=False),
     sql.Column("cycles", sql.BigInteger, nullable=False),
-    sql.Column("code_bytes", sql.Integer, nullable=False),
+    sql.Column("flash_bytes", sql.Integer, nullable=False),
     sql.Column("measured_at", sql.String(32), nullable=False),
 )
 

@@ -15,6 +15,7 @@ HilError
 ├─ WrongKernel           a kernel of ours computes other bytes than the reference
 ├─ ClockMismatch         the board's two clocks disagree: no timing can be trusted
 ├─ OracleError           the oracle could not run the model
+├─ LimitsOutOfReach      no network keeps the limits of a tuning
 ├─ StoreError            the result store cannot be read or written
 └─ UsageError            what the user asked for makes no sense
 
@@ -177,6 +178,40 @@ class ClockMismatch(HilError):
 
 class OracleError(HilError):
     """The oracle (TFLM) could not load or run the model."""
+
+
+class LimitsOutOfReach(HilError):
+    """No network that was measured keeps the limits that the user gave.
+
+    Args:
+        sram_bytes: limit on SRAM, if any.
+        flash_bytes: limit on flash, if any.
+        reached: (SRAM, flash) in bytes of every network that was measured; maybe none.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self, sram_bytes: int | None, flash_bytes: int | None, reached: list[tuple[int, int]]
+    ) -> None:
+        self.sram_bytes, self.flash_bytes, self.reached = sram_bytes, flash_bytes, reached
+        if not reached:
+            super().__init__("no network fits the board at all")
+            return
+        parts = []
+        if sram_bytes is not None:
+            least, flash = min(reached)
+            parts.append(
+                f"at most {sram_bytes:,} B of SRAM, and the least is {least:,} B (with "
+                f"{flash:,} B of flash)"
+            )
+        if flash_bytes is not None:
+            flash, least = min((flash, sram) for sram, flash in reached)
+            parts.append(
+                f"at most {flash_bytes:,} B of flash, and the least is {flash:,} B (with "
+                f"{least:,} B of SRAM)"
+            )
+        super().__init__(f"no network keeps the limits: asked for {'; '.join(parts)}")
 
 
 class StoreError(HilError):

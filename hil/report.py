@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group, JustifyMethod, RenderableType
@@ -26,7 +26,11 @@ from hil.fronts import Found, PlaceFront, SearchCost
 from hil.record import PEAK_MACS_PER_CYCLE, Record
 from hil.store import Study
 
+if TYPE_CHECKING:
+    from hil.tune import Tuned
+
 PARETO_SCHEMA = 1
+TUNED_SCHEMA = 1
 UNSTEADY = 0.01  # spread of repeats that a reader should know of
 WIDE = 105  # columns of a terminal that has room for all columns of a table
 
@@ -150,6 +154,65 @@ def layer_table(record: Record) -> Table:
     for cells in zip(*(values for _, values in columns), strict=True):
         table.add_row(*map(Text, cells))
     return table
+
+
+_FRONT_COLUMNS = (
+    _Column(""),
+    _Column("network", right=False),
+    _Column("code", right=False, wide_only=True),
+    _Column("cycles"),
+    _Column("latency\nms"),
+    _Column("cycles\nper MAC"),
+    _Column("arena\nB"),
+    _Column("SRAM\nB"),
+    _Column("flash\nB"),
+    _Column("energy\nµJ, est."),
+)
+
+
+def front_table(tuned: Tuned, *, width: int = WIDE) -> Table:
+    """The front of one network on one place, fastest first; a star beside the chosen one."""
+    first = tuned.chosen.record
+    table = titled_table(
+        f"{first.model.name}, {place_title([first])}: {len(tuned.front)} of "
+        f"{len(tuned.points)} networks on the front of latency, SRAM and flash"
+    )
+    shown = [width >= WIDE or not column.wide_only for column in _FRONT_COLUMNS]
+    _add_columns(table, list(itertools.compress(_FRONT_COLUMNS, shown)))
+    for point in dict.fromkeys([*tuned.front, tuned.chosen]):
+        record = point.record
+        cells = (
+            "*" if point is tuned.chosen else "",
+            point.label,
+            point.plan.flags,
+            f"{point.cycles:,.0f}",
+            f"{record.latency_us / 1000:,.3f}",
+            _number(record.cycles_per_mac, "{:.2f}"),
+            f"{record.sram_bytes.arena:,}",
+            f"{point.sram_bytes:,}",
+            f"{point.flash_bytes:,}",
+            _energy(record),
+        )
+        table.add_row(*map(Text, itertools.compress(cells, shown)))
+    return table
+
+
+def front_json(tuned: Tuned) -> dict[str, Any]:
+    """All measured networks of a tuning as plain JSON types."""
+    return {
+        "schema": TUNED_SCHEMA,
+        "layers_measured": tuned.layers_measured,
+        "networks": [
+            {
+                "label": point.label,
+                "on_front": point in tuned.front,
+                "is_chosen": point is tuned.chosen,
+                "plan": json.loads(point.plan.to_json()),
+                "record": point.record.to_json(),
+            }
+            for point in tuned.points
+        ],
+    }
 
 
 _PARETO_COLUMNS = (

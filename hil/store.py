@@ -158,13 +158,13 @@ class Store:
         """What is known of kernels on shapes under these conditions, by `timing_key`."""
         keys = list({timing_key(kernel, shape, conditions) for kernel, shape in wanted})
         columns = layer_timings_table.c
-        query = sql.select(columns.key, columns.cycles, columns.code_bytes)
+        query = sql.select(columns.key, columns.cycles, columns.flash_bytes)
         known: dict[str, LayerTiming] = {}
         with self._database.read() as connection:
             for first in range(0, len(keys), _KEYS_AT_ONCE):
                 some = query.where(columns.key.in_(keys[first : first + _KEYS_AT_ONCE]))
-                for key, cycles, code_bytes in connection.execute(some):
-                    known[key] = LayerTiming(cycles, code_bytes)
+                for key, cycles, flash_bytes in connection.execute(some):
+                    known[key] = LayerTiming(cycles, flash_bytes)
         return known
 
     def add_layer_timings(

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class LayerTiming:
-    """Cycles of one run, and bytes of the function's code."""
+    """Cycles of one run, and flash of the function with its constants."""
 
     cycles: int
-    code_bytes: int
+    flash_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from codegen.cases import (
     Case,
     arena_bytes,
     can_be_case,
+    constant_bytes,
     expected_output,
     generate_cases,
     shape_of,
@@ -248,8 +249,8 @@ class LayerBench:
                     ) from None
         code = code_bytes(firmware.elf, len(batch))
         return [
-            LayerTiming(case_cycles, size)
-            for case_cycles, size in zip(cycles[::LAYERS_PER_CASE], code, strict=True)
+            LayerTiming(case_cycles, size + constant_bytes(self._graph, case))
+            for case, case_cycles, size in zip(batch, cycles[::LAYERS_PER_CASE], code, strict=True)
         ]
 
 
