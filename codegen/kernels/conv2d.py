@@ -31,6 +31,8 @@ from codegen.requantization import Product, Scaling, plain_table, product, scali
 TILE_PIXELS = 2
 #: Steps of two elements in a pass of dot_4x2's loop (DOT_4X2_UNROLLED).
 DOT_UNROLLED = 8
+#: Places by which the sum of the second channel of a pair stands to the left.
+PAIR_SHIFT = 8
 #: What dot_4x2 reads behind the columns and does not use.
 DOT_READ_AHEAD_BYTES = 8
 
@@ -150,7 +152,7 @@ VARIANTS = (
     Variant(Layout.PAIRS),
     Variant(Layout.PAIRS, block=8),
     Variant(Layout.PAIRS, block=16),
-    Variant(Layout.PAIRS, copied=True),
+    Variant(Layout.PAIRS, block=8, copied=True),
     Variant(Layout.BYTES),
 )
 
@@ -203,6 +205,17 @@ class ConvContext(Context):
     def tiles_key(self) -> tuple[object, ...]:
         """All that the function depends on which conv2d_tiles_s8 makes."""
         return (self.layout, self.rest, self.window.out_c % 4, self.outputs("s", "t", "c"))
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether tile_4x2_folded does the whole of a tile."""
+        scaling = self.scaling
+        assert scaling is not None
+        if self.layout is not Layout.PAIRS or scaling.name != "folded":
+            return False
+        shift = scaling.constant
+        is_whole_range = (scaling.act_min, scaling.act_max) == (-128, 127)
+        return shift is not None and shift >= PAIR_SHIFT and is_whole_range
 
     def outputs(self, sum_a: str, sum_b: str, channel: str) -> tuple[str, str]:
         """C: the outputs of the two channels of a pair, from sums of dot_s8.h."""

@@ -25,6 +25,12 @@
 
 #define DOT_INLINE static inline __attribute__((always_inline))
 
+/* One STRB: GCC would put bytes together into words, which takes more instructions than the stores. */
+DOT_INLINE void store_s8(volatile int8_t *to, int8_t value)
+{
+    *to = value;
+}
+
 /* Keeps loads of later steps behind this point: GCC would load ahead until it runs out of registers, and spill sums. */
 DOT_INLINE void dot_step_end(void)
 {
@@ -119,25 +125,30 @@ enum { DOT_4X2_UNROLLED = 8 };
 
 #endif
 
+/* The first step sets the sums, then the loop is entered where as many steps are ahead as make the rest whole passes: by
+ * DOT_4X2_STEP_BYTES each. */
+#define DOT_4X2_PASS                                                                                                         \
+    DOT_4X2_BEFORE DOT_4X2_STEP(DOT_4X2_START)                                                                               \
+    "b.w 1f + %c[entry]\n\t"                                                                                                 \
+    ".p2align 3\n"                                                                                                           \
+    "1:\n\t"                                                                                                                 \
+    DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD)                  \
+    DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD)                  \
+    "vmov %[w23], %[end]\n\t"                                                                                                \
+    "cmp.w %[weights], %[w23]\n\t"                                                                                             \
+    "bne.w 1b\n\t"
+
 enum { DOT_4X2_STEP_BYTES = 56 };
 
-/* As dot_4x2 in DOT_PAIRS: the sums fill the registers, so that nothing may be left to the compiler. The first step sets the
- * sums, then the loop is entered where as many steps are ahead as make the rest whole passes. */
+/* As dot_4x2 in DOT_PAIRS: the sums fill the registers, so that nothing may be left to the compiler. */
 DOT_INLINE dot_4x2_t dot_4x2_pairs(const uint32_t **weights, const int16_t **columns, int32_t depth, int32_t rest)
 {
     dot_4x2_t sum;
     uint32_t w01, w23, x0, x1;
     const uint32_t *end = *weights + depth + DOT_4X2_AHEAD_WEIGHTS;
 
-    __asm__ volatile(DOT_4X2_BEFORE DOT_4X2_STEP(DOT_4X2_START)
-            "b.w 1f + %c[entry]\n\t"
-            ".p2align 3\n"
-            "1:\n\t"
-            DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD)
-            DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD)
-            "vmov %[w23], %[end]\n\t"
-            "cmp %[weights], %[w23]\n\t"
-            "bne.w 1b\n"
+    __asm__ volatile(
+        DOT_4X2_PASS
         : [weights] "+r"(*weights), [columns] "+r"(*columns), [w01] "=&r"(w01), [w23] "=&r"(w23), [x0] "=&r"(x0),
           [x1] "=&r"(x1), [c0p0] "=&r"(sum.c0p0), [c0p1] "=&r"(sum.c0p1), [c1p0] "=&r"(sum.c1p0), [c1p1] "=&r"(sum.c1p1),
           [c2p0] "=&r"(sum.c2p0), [c2p1] "=&r"(sum.c2p1), [c3p0] "=&r"(sum.c3p0), [c3p1] "=&r"(sum.c3p1)

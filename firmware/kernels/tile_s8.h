@@ -1,0 +1,126 @@
+/*
+ * tile_s8.h: a tile of four output channels for a row of pixel pairs, from columns to int8 outputs: dot_4x2 and folded_channel in
+ * one piece of assembly, because all registers are taken from the first product to the last store.
+ */
+#ifndef TILE_S8_H
+#define TILE_S8_H
+
+#include <stdint.h>
+
+#include "dot_s8.h"
+#include "requantize.h"
+
+#if defined(__ARM_FEATURE_DSP)
+
+#define TILE_ADD_LOW(sum, bias) "add %[" #sum "], %[" #bias "], %[" #sum "], lsl %[shift]\n\t"   /* sum = bias + (sum << shift) */
+#define TILE_ADD_HIGH(sum, bias) "add %[" #sum "], %[" #bias "], %[" #sum "], lsl %[shift] - 8\n\t"
+#define TILE_MULTIPLY(sum, factor) "smmul %[" #sum "], %[" #sum "], %[" #factor "]\n\t" /* sum = sum * factor >> 32 */
+#define TILE_SATURATE(sum) "ssat %[" #sum "], #8, %[" #sum "], asr %[places]\n\t"       /* sum = saturate_s8(sum >> places) */
+#define TILE_STORE(sum, at, to) "strb.w %[" #sum "], [%[" #to "], #" #at "]\n\t"
+#define TILE_SCALES(at0, at1, at2, at3)                                                                                      \
+    "ldr.w %[w01], [%[weights], #" #at0 "]\n\tldr.w %[w23], [%[weights], #" #at1 "]\n\t"                                     \
+    "ldr.w %[x0], [%[weights], #" #at2 "]\n\tldr.w %[x1], [%[weights], #" #at3 "]\n\t"
+
+#if CORE_CORTEX_M7
+#define TILE_BACK "sub %[weights], %[weights], #4\n\tsub %[columns], %[columns], #8\n\t"
+#else
+#define TILE_BACK ""
+#endif
+
+#endif
+
+/*
+ * weights: those of the tile, in DOT_PAIRS, and its four folded_t behind them. columns: of `pairs` pairs of pixels. out: of the
+ * first channel and pixel; the second pixel of a pair is `apart` bytes further on, the next pair twice as many (an odd last
+ * pixel is a pair of its own, its own partner, with 0). depth, rest: see dot_4x2. shift, places: of the layer; shift is 8 or
+ * more.
+ */
+DOT_INLINE void tile_4x2_folded(const uint32_t *weights, const int16_t *columns, int8_t *out, int32_t depth, int32_t rest,
+                                int32_t pairs, int32_t apart, int32_t shift, int32_t places)
+{
+    const int16_t *last = columns + 2 * depth * pairs;
+
+#if defined(__ARM_FEATURE_DSP)
+    uint32_t w01, w23, x0, x1;
+    int32_t c0p0, c0p1, c1p0, c1p1, c2p0, c2p1, c3p0, c3p1;
+    const uint32_t *first = weights;
+    const uint32_t *end = weights + depth + DOT_4X2_AHEAD_WEIGHTS;
+
+    __asm__ volatile(
+        ".p2align 3\n"
+        "2:\n\t"
+        DOT_4X2_PASS
+        TILE_BACK
+        TILE_SCALES(0, 4, 8, 12)
+        "sub %[c1p0], %[c1p0], %[c0p0]\n\t" /* dot_difference */
+        "sub %[c1p1], %[c1p1], %[c0p1]\n\t"
+        TILE_ADD_LOW(c0p0, w01)
+        TILE_ADD_LOW(c0p1, w01)
+        TILE_MULTIPLY(c0p0, w23)
+        TILE_ADD_HIGH(c1p0, x0)
+        TILE_MULTIPLY(c0p1, w23)
+        TILE_ADD_HIGH(c1p1, x0)
+        TILE_MULTIPLY(c1p0, x1)
+        TILE_MULTIPLY(c1p1, x1)
+        TILE_SCALES(16, 20, 24, 28)
+        "sub %[c3p0], %[c3p0], %[c2p0]\n\t"
+        "sub %[c3p1], %[c3p1], %[c2p1]\n\t"
+        TILE_SATURATE(c0p0)
+        TILE_ADD_LOW(c2p0, w01)
+        TILE_SATURATE(c0p1)
+        TILE_ADD_LOW(c2p1, w01)
+        TILE_MULTIPLY(c2p0, w23)
+        TILE_SATURATE(c1p0)
+        TILE_ADD_HIGH(c3p0, x0)
+        TILE_MULTIPLY(c2p1, w23)
+        TILE_SATURATE(c1p1)
+        TILE_ADD_HIGH(c3p1, x0)
+        TILE_MULTIPLY(c3p0, x1)
+        "vmov %[w01], %[out]\n\t"
+        TILE_MULTIPLY(c3p1, x1)
+        "vmov %[w23], %[apart]\n\t"
+        TILE_SATURATE(c2p0)
+        TILE_STORE(c0p0, 0, w01)
+        TILE_SATURATE(c2p1)
+        TILE_STORE(c1p0, 1, w01)
+        TILE_SATURATE(c3p0)
+        TILE_STORE(c2p0, 2, w01)
+        TILE_SATURATE(c3p1)
+        TILE_STORE(c3p0, 3, w01)
+        "add.w %[w01], %[w01], %[w23]\n\t"
+        "vmov %[x0], %[last]\n\t"
+        TILE_STORE(c0p1, 0, w01)
+        "cmp.w %[columns], %[x0]\n\t"
+        TILE_STORE(c1p1, 1, w01)
+        "vmov %[weights], %[first]\n\t"
+        TILE_STORE(c2p1, 2, w01)
+        "add.w %[w23], %[w01], %[w23]\n\t"
+        TILE_STORE(c3p1, 3, w01)
+        "vmov %[out], %[w23]\n\t"
+        "bne.w 2b\n"
+        : [weights] "+r"(weights), [columns] "+r"(columns), [out] "+t"(out), [w01] "=&r"(w01), [w23] "=&r"(w23),
+          [x0] "=&r"(x0), [x1] "=&r"(x1), [c0p0] "=&r"(c0p0), [c0p1] "=&r"(c0p1), [c1p0] "=&r"(c1p0), [c1p1] "=&r"(c1p1),
+          [c2p0] "=&r"(c2p0), [c2p1] "=&r"(c2p1), [c3p0] "=&r"(c3p0), [c3p1] "=&r"(c3p1)
+        : [first] "t"(first), [end] "t"(end), [last] "t"(last), [apart] "t"(apart), [shift] "i"(shift), [places] "i"(places),
+          [entry] "i"(DOT_4X2_STEP_BYTES * (DOT_4X2_UNROLLED - rest))
+        : "cc", "memory");
+#else
+    while (columns < last) {
+        const uint32_t *weight = weights;
+        dot_4x2_t sum = dot_4x2(&weight, &columns, depth, rest, DOT_PAIRS);
+        const folded_t *scale = (const folded_t *)weight;
+        int32_t pixel0[4] = {sum.c0p0, dot_difference(sum.c1p0, sum.c0p0), sum.c2p0, dot_difference(sum.c3p0, sum.c2p0)};
+        int32_t pixel1[4] = {sum.c0p1, dot_difference(sum.c1p1, sum.c0p1), sum.c2p1, dot_difference(sum.c3p1, sum.c2p1)};
+
+        for (int32_t c = 0; c < 4; c++) {
+            int32_t left = shift - c % 2 * 8;
+
+            out[c] = folded_clamp(folded_channel(pixel0[c], scale[c], left), places, -128, 127);
+            out[apart + c] = folded_clamp(folded_channel(pixel1[c], scale[c], left), places, -128, 127);
+        }
+        out += 2 * apart;
+    }
+#endif
+}
+
+#endif
