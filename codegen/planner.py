@@ -1,15 +1,17 @@
 """Offsets in the arena: no two storages lie at a distance that liveness forbids.
 
 Tried in turn until the lower bound of liveness is reached: greedy first fit in several orders, from
-the bottom up and from the top down, the best of them with what ends last moved to the front, and
-branch and bound over placements from the bottom up. Work is limited by counting, not by time: equal
-input gives an equal plan.
+the bottom up and from the top down, hill climbing from the best of them, and branch and bound over
+placements from the bottom up. Work is limited by counting, not by time: equal input gives an equal
+plan.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +26,16 @@ __all__ = ["ALIGNMENT", "Overlap", "Plan", "PlanRow", "plan", "require_fit"]
 Int64s = NDArray[np.int64]
 
 #: Limits on work: calls of _Placement.lowest, and storages for which branch and bound is tried.
-_PROMOTION_CALLS = 2_000
+_IMPROVED_STARTS = 4
+_IMPROVEMENT_CALLS = 10_000  # for each start
 _SEARCH_CALLS = 10_000
 _SEARCH_STORAGES = 200
 #: Above this many storages only the best priorities are tried.
 _ALL_PRIORITIES_STORAGES = 500
 _TFLM_ALIGNMENT = 16
+#: How often hill climbing takes any storage, not one that ends too high; and puts it first of all.
+_ANY_STORAGE = 0.2
+_TO_FRONT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,9 @@ def plan(
     scratch: Mapping[int, int] | None = None,
     overlaps: Mapping[int, Sequence[Overlap]] | None = None,
     reorder: bool = True,
+    goal_bytes: int = 0,
+    like: Plan | None = None,
+    is_thorough: bool = True,
 ) -> Plan:
     """The smallest arena that we find.
 
@@ -82,6 +91,9 @@ def plan(
         scratch: bytes of scratch by op index.
         overlaps: by op index, the inputs that its kernel allows its output to lie over.
         reorder: whether ops may run in another order than the graph's.
+        goal_bytes: an arena that is small enough; the search ends where it finds one.
+        like: a plan for other kernels, whose offsets are tried first.
+        is_thorough: whether to search on after first fit.
     """
     scratch, overlaps = scratch or {}, overlaps or {}
     orders = [tuple(range(len(graph.ops)))]
@@ -92,7 +104,9 @@ def plan(
     plans = []
     for order in orders:
         lives = liveness(graph, order, scratch=scratch, overlaps=overlaps)
-        plans.append(_plan_of(graph, order, lives, _place(lives)))
+        goal = max(goal_bytes, lives.lower_bound_bytes)
+        offsets = _placed_like(lives, like, goal) if like and like.order == order else None
+        plans.append(_plan_of(graph, order, lives, offsets or _place(lives, goal, is_thorough)))
     return min(plans, key=lambda candidate: candidate.arena_bytes)
 
 
@@ -230,12 +244,32 @@ class _Placement:
         return [max(ends) - end for end in ends]
 
 
-def _place(lives: Liveness) -> list[int]:
-    """The best offsets found; stops at the lower bound."""
-    storages, bound = lives.storages, lives.lower_bound_bytes
-    best: list[int] = []
-    best_sequence: list[int] = []
-    best_top = -1
+class _Start(NamedTuple):
+    """A first fit, and the sequence and direction that gave it."""
+
+    top: int
+    placement: _Placement
+    sequence: list[int]
+
+
+def _placed_like(lives: Liveness, like: Plan, goal: int) -> list[int] | None:
+    """Tensors as in another plan, scratch where there is room; None where that is too much."""
+    placement = _Placement(lives)
+    offsets = np.full(len(lives.storages), -1, np.int64)
+    for index, storage in enumerate(lives.storages):
+        if storage.tensors:
+            offset = like.offsets[storage.tensors[0][0]]
+            if placement.lowest(index, offsets, offset) != offset:
+                return None
+            offsets[index] = offset
+    for index in np.flatnonzero(offsets < 0).tolist():
+        offsets[index] = placement.lowest(index, offsets)
+    return offsets.tolist() if _top(lives.storages, offsets.tolist()) <= goal else None
+
+
+def _place(lives: Liveness, goal: int, is_thorough: bool) -> list[int]:
+    """The best offsets found; stops where the arena is no larger than `goal`."""
+    storages = lives.storages
     # With rounding to TFLM's alignment too: first fit can do better with larger pieces, and we are
     # never worse than TFLM.
     is_small = len(storages) <= _ALL_PRIORITIES_STORAGES
@@ -243,41 +277,55 @@ def _place(lives: Liveness) -> list[int]:
     placements = [_Placement(lives), _Placement(lives, _TFLM_ALIGNMENT)]
     if lives.special and is_small:
         placements.insert(1, _Placement(lives, from_top=True))
-    best_placement = placements[0]
+    starts: list[_Start] = []
     for placement in placements:
         for priority in priorities:
             sequence = sorted(range(len(storages)), key=lambda i: priority(storages[i]))
             offsets = placement.first_fit(sequence)
-            top = _top(storages, offsets)
-            if best_top < 0 or top < best_top:
-                best, best_top, best_sequence = placement.upright(offsets), top, sequence
-                best_placement = placement
-            if best_top <= bound:
-                return best
-    best, best_top = _promote(lives, best_placement, best_sequence, best, best_top)
-    if best_top <= bound or len(storages) > _SEARCH_STORAGES:
+            starts.append(_Start(_top(storages, offsets), placement, sequence))
+            if starts[-1].top <= goal:
+                return placement.upright(offsets)
+    starts.sort(key=lambda start: start.top)
+    if not is_thorough:
+        return starts[0].placement.upright(starts[0].placement.first_fit(starts[0].sequence))
+    best: list[int] = []
+    best_top = -1
+    for start in starts[:_IMPROVED_STARTS]:
+        offsets = _improve(start, goal)
+        top = _top(storages, offsets)
+        if best_top < 0 or top < best_top:
+            best, best_top = offsets, top
+        if best_top <= goal:
+            return best
+    if len(storages) > _SEARCH_STORAGES:
         return best
-    return _Search(lives, best, best_top).run()
+    return _Search(lives, best, best_top, goal).run()
 
 
-def _promote(
-    lives: Liveness, placement: _Placement, sequence: list[int], best: list[int], best_top: int
-) -> tuple[list[int], int]:
-    """First fit again and again: what ended at the top goes first in the next round."""
-    offsets = placement.first_fit(sequence)
-    for _ in range(_PROMOTION_CALLS // max(1, len(sequence))):
-        ends = [offset + size for offset, size in zip(offsets, placement.sizes, strict=True)]
-        highest = max(sequence, key=lambda index: ends[index])
-        if sequence[0] == highest:
+def _improve(start: _Start, goal: int) -> list[int]:
+    """Hill climbing over sequences: something that ends above the goal is placed earlier."""
+    rng = random.Random(0)
+    placement, sequence = start.placement, start.sequence
+    ends = np.array(placement.first_fit(sequence), np.int64) + placement.sizes
+    for _ in range(_IMPROVEMENT_CALLS // max(1, len(sequence))):
+        if ends.max(initial=0) <= goal:
             break
-        sequence = [highest, *(index for index in sequence if index != highest)]
-        offsets = placement.first_fit(sequence)
-        top = _top(lives.storages, offsets)
-        if top < best_top:
-            best, best_top = placement.upright(offsets), top
-        if best_top <= lives.lower_bound_bytes:
-            break
-    return best, best_top
+        too_high = np.flatnonzero(ends > goal).tolist()
+        position = sequence.index(rng.choice(too_high))
+        if position == 0 or rng.random() < _ANY_STORAGE:
+            position = rng.randrange(len(sequence))
+        moved = sequence[:position] + sequence[position + 1 :]
+        to = 0 if rng.random() < _TO_FRONT else rng.randrange(max(1, position))
+        moved.insert(to, sequence[position])
+        new_ends = np.array(placement.first_fit(moved), np.int64) + placement.sizes
+        if _excess(new_ends, goal) <= _excess(ends, goal):
+            sequence, ends = moved, new_ends
+    return placement.upright((ends - placement.sizes).tolist())
+
+
+def _excess(ends: Int64s, goal: int) -> tuple[int, int]:
+    """The top of an arena, then how much ends above the goal: what hill climbing minimises."""
+    return int(ends.max(initial=0)), int(np.maximum(ends - goal, 0).sum())
 
 
 _PRIORITIES: tuple[Callable[[Storage], tuple[int, ...]], ...] = (
@@ -299,8 +347,8 @@ class _Search:
     storages drop, and read it off from the bottom up.
     """
 
-    def __init__(self, lives: Liveness, offsets: list[int], top: int) -> None:
-        self._lives = lives
+    def __init__(self, lives: Liveness, offsets: list[int], top: int, goal: int) -> None:
+        self._goal = goal
         self._placement = _Placement(lives)
         self._sizes: list[int] = self._placement.sizes.tolist()
         self._best, self._best_top = offsets, top
@@ -334,7 +382,7 @@ class _Search:
         # Something must start below the lowest end of what could come next, or it could drop there.
         lowest_end = min(offset - size for offset, size, _ in moves)
         for offset, negative_size, index in moves:
-            if self._best_top <= self._lives.lower_bound_bytes or self._calls > _SEARCH_CALLS:
+            if self._best_top <= self._goal or self._calls > _SEARCH_CALLS:
                 return
             end = offset - negative_size
             if offset >= lowest_end or end >= self._best_top:
