@@ -36,7 +36,7 @@
 
 #include "intrinsics.h"
 
-#define WINOGRAD_SHARED static __attribute__((noinline, unused)) /* one copy for all layers */
+#define WINOGRAD_SHARED static __attribute__((noinline, noclone, unused)) /* one copy for all layers */
 
 enum {
     WINOGRAD_TILE = 4,       /* outputs along a side */
@@ -134,32 +134,299 @@ WINOGRAD_SHARED void winograd_input(const int8_t *patch, int32_t stride, int32_t
     }
 }
 
-/* M of two output channels in all positions of `quads` quads; u, v and m as in the layout, `depth` is a multiple of 4. */
-WINOGRAD_SHARED void winograd_products(const uint32_t *u, const uint32_t *v, int32_t *m, int32_t quads, int32_t depth)
+/*
+ * M of two output channels in all positions of `quads` quads of tiles: for each position and quad
+ *
+ *   m[i] = u[i / 4] + sum over pairs k of channels of u[2 + 2 * k + i / 4] * v[k][i % 4]      for i in 0..7
+ *
+ * with two products in each u * v. `depth` is a multiple of 4.
+ */
+WINOGRAD_SHARED void winograd_products_4(const uint32_t *u, const uint32_t *v, int32_t *m, int32_t quads, int32_t depth)
 {
-    enum { PAIR = WINOGRAD_POSITIONS * WINOGRAD_QUAD, M_QUAD = WINOGRAD_POSITIONS * 2 * WINOGRAD_QUAD };
-    int32_t pairs = depth / 2;
+    enum { PAIR = WINOGRAD_POSITIONS * WINOGRAD_QUAD, M_QUAD = 2 * WINOGRAD_POSITIONS * WINOGRAD_QUAD };
 
     for (int32_t position = 0; position < WINOGRAD_POSITIONS; position++) {
-        for (int32_t quad = 0; quad < quads; quad++) {
-            const uint32_t *at = &v[quad * pairs * PAIR + position * WINOGRAD_QUAD];
-            int32_t sum[8];
+        const uint32_t *x = &v[position * WINOGRAD_QUAD];
+        int32_t *to = &m[position * 2 * WINOGRAD_QUAD];
 
-            for (int32_t i = 0; i < 8; i++) {
-                sum[i] = (int32_t)u[i / 4];
+        for (int32_t quad = 0; quad < quads; quad++) {
+            int32_t m0 = (int32_t)u[0], m1 = m0, m2 = m0, m3 = m0;
+            int32_t m4 = (int32_t)u[1], m5 = m4, m6 = m4, m7 = m4;
+
+            for (const uint32_t *w = &u[2]; w < &u[2 + depth]; w += 2) {
+                uint32_t w0 = w[0];
+                uint32_t w1 = w[1];
+                uint32_t x0 = x[0];
+                uint32_t x1 = x[1];
+
+                m0 = smlad(w0, x0, m0);
+                m4 = smlad(w1, x0, m4);
+                m1 = smlad(w0, x1, m1);
+                m5 = smlad(w1, x1, m5);
+                x0 = x[2];
+                x1 = x[3];
+                m2 = smlad(w0, x0, m2);
+                m6 = smlad(w1, x0, m6);
+                m3 = smlad(w0, x1, m3);
+                m7 = smlad(w1, x1, m7);
+                x += PAIR;
             }
-            for (int32_t pair = 0; pair < pairs; pair++) {
-                for (int32_t i = 0; i < 8; i++) {
-                    sum[i] = smlad(u[2 + 2 * pair + i / 4], at[pair * PAIR + i % 4], sum[i]);
-                }
-            }
-            for (int32_t i = 0; i < 8; i++) {
-                m[quad * M_QUAD + position * 8 + i] = sum[i];
-            }
+            to[0] = m0;
+            to[1] = m1;
+            to[2] = m2;
+            to[3] = m3;
+            to[4] = m4;
+            to[5] = m5;
+            to[6] = m6;
+            to[7] = m7;
+            to += M_QUAD;
         }
-        u += 2 + 2 * pairs;
+        u += 2 + depth;
     }
 }
+
+/* The same for a depth that is a multiple of 16. */
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FP)
+
+/* r4 to r11 are m[0] to m[7], r1 points to v of the first of eight pairs; k is the number of a pair among these. */
+#define WINOGRAD_SUMS "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11"
+#define WINOGRAD_STARTS "r7", "r7", "r7", "r7", "r11", "r11", "r11", "r11" /* where u[0] and u[1] are at first */
+
+#if CORE_CORTEX_M7
+
+/* A load is issued beside a multiplication and its word can be used two cycles later, so loads run ahead. r0 points to the
+ * words of U, behind two others. */
+#define WINOGRAD_AHEAD "ldr r12, [r1]\nldr r2, [r0, #8]\nldr r3, [r0, #12]\n"
+#define WINOGRAD_PAIR_(k, ahead, m0, m1, m2, m3, m4, m5, m6, m7) \
+    "smlad r4, r2, r12, " m0 "\n" \
+    "ldr lr, [r1, #(576 * " #k " + 4)]\n" \
+    "smlad r8, r3, r12, " m4 "\n" \
+    "ldr r12, [r1, #(576 * " #k " + 8)]\n" \
+    "smlad r5, r2, lr, " m1 "\n" \
+    "smlad r9, r3, lr, " m5 "\n" \
+    "ldr lr, [r1, #(576 * " #k " + 12)]\n" \
+    "smlad r6, r2, r12, " m2 "\n" \
+    "smlad r10, r3, r12, " m6 "\n" \
+    ahead("ldr r12, [r1, #(576 * " #k " + 576)]\n") \
+    "smlad r7, r2, lr, " m3 "\n" \
+    ahead("ldr r2, [r0, #(8 * " #k " + 16)]\n") \
+    "smlad r11, r3, lr, " m7 "\n" \
+    ahead("ldr r3, [r0, #(8 * " #k " + 20)]\n")
+#define WINOGRAD_DO(text) text
+#define WINOGRAD_OMIT(text)
+#define WINOGRAD_PAIR(k, ahead, ...) WINOGRAD_PAIR_(k, ahead, __VA_ARGS__)
+#define WINOGRAD_PAIRS(...) \
+    WINOGRAD_AHEAD \
+    WINOGRAD_PAIR(0, WINOGRAD_DO, __VA_ARGS__) \
+    WINOGRAD_PAIR(1, WINOGRAD_DO, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(2, WINOGRAD_DO, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(3, WINOGRAD_DO, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(4, WINOGRAD_DO, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(5, WINOGRAD_DO, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(6, WINOGRAD_DO, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(7, WINOGRAD_OMIT, WINOGRAD_SUMS)
+
+__attribute__((naked, noipa, unused)) static void winograd_products_16(const uint32_t *u, const uint32_t *v, int32_t *m,
+                                                                       int32_t quads, int32_t depth)
+{
+    (void)u, (void)v, (void)m, (void)quads, (void)depth; /* r0, r1, r2, r3, on the stack */
+    __asm__("push {r4-r11, lr}\n"
+            "ldr r4, [sp, #36]\n" /* depth */
+            "sub r4, r4, #16\n"
+            "lsl r4, r4, #2\n" /* r4: bytes of U to the last 16 channels */
+            "mov r5, #4608\n"
+            "mul r5, r5, r3\n"
+            "mul r6, r5, r4\n"
+            "lsr r6, r6, #6\n"
+            "add r5, r5, r6\n"
+            "sub r5, r5, #16\n" /* r5: from V's end back to the next position */
+            "mov r6, #1152\n"
+            "mul r6, r6, r3\n"
+            "sub r6, r6, #32\n" /* r6: the same for M */
+            "mov r7, #36\n"     /* r7: positions left */
+            "mov r9, r3\n"
+            "push {r0, r2, r3, r4, r5, r6, r7, r8, r9}\n" /* 0: u, 4: m, 8: quads, ..., 28: last, 32: quads left */
+            "1:\n"
+            "ldr r0, [sp]\n"
+            "ldr r4, [sp, #12]\n"
+            "add r4, r4, r0\n"
+            "str r4, [sp, #28]\n"
+            "2:\n"
+            "ldr r7, [r0]\n"
+            "ldr r11, [r0, #4]\n" WINOGRAD_PAIRS(WINOGRAD_STARTS) /* the first 16 channels */
+            "3:\n"
+            "ldr r2, [sp, #28]\n"
+            "ldr r3, [sp, #32]\n"
+            "add r1, r1, #4608\n"
+            "cmp r0, r2\n"
+            "bne 5f\n"
+            "ldr r2, [sp, #4]\n"
+            "subs r3, r3, #1\n"
+            "str r3, [sp, #32]\n"
+            "add r12, r2, #1152\n" /* the next quad */
+            "str r12, [sp, #4]\n"
+            "stm r2, {r4-r11}\n"
+            "ite ne\n"
+            "ldrne r0, [sp]\n"
+            "addeq r0, r0, #72\n"
+            "bne 2b\n"
+            "str r0, [sp]\n" /* the next position */
+            "ldr r2, [sp, #8]\n"
+            "ldr r3, [sp, #16]\n"
+            "ldr r4, [sp, #20]\n"
+            "ldr r5, [sp, #24]\n"
+            "str r2, [sp, #32]\n"
+            "sub r1, r1, r3\n"
+            "sub r12, r12, r4\n"
+            "str r12, [sp, #4]\n"
+            "subs r5, r5, #1\n"
+            "str r5, [sp, #24]\n"
+            "bne 1b\n"
+            "add sp, sp, #36\n"
+            "pop {r4-r11, pc}\n"
+            "5:\n"
+            "add r0, r0, #64\n" WINOGRAD_PAIRS(WINOGRAD_SUMS) /* the next 16 channels */
+            "b 3b\n");
+}
+
+#else
+
+/* A load takes two cycles, but one behind another load of the same memory. U waits in the registers of the FPU, from where a
+ * move takes one cycle: it is read once for all quads, and does not part loads of V. */
+#define WINOGRAD_PAIR_(k, u0, u1, m0, m1, m2, m3, m4, m5, m6, m7) \
+    "ldr r0, [r1, #(576 * " #k ")]\n" \
+    "ldr r2, [r1, #(576 * " #k " + 4)]\n" \
+    "ldr r3, [r1, #(576 * " #k " + 8)]\n" \
+    "ldr r12, [r1, #(576 * " #k " + 12)]\n" \
+    "vmov lr, " #u0 "\n" \
+    "smlad r4, lr, r0, " m0 "\n" \
+    "smlad r5, lr, r2, " m1 "\n" \
+    "smlad r6, lr, r3, " m2 "\n" \
+    "smlad r7, lr, r12, " m3 "\n" \
+    "vmov lr, " #u1 "\n" \
+    "smlad r8, lr, r0, " m4 "\n" \
+    "smlad r9, lr, r2, " m5 "\n" \
+    "smlad r10, lr, r3, " m6 "\n" \
+    "smlad r11, lr, r12, " m7 "\n"
+#define WINOGRAD_PAIR(k, u0, u1, ...) WINOGRAD_PAIR_(k, u0, u1, __VA_ARGS__)
+#define WINOGRAD_PAIRS_OF_S0_TO_S15 \
+    WINOGRAD_PAIR(0, s0, s1, WINOGRAD_STARTS) \
+    WINOGRAD_PAIR(1, s2, s3, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(2, s4, s5, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(3, s6, s7, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(4, s8, s9, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(5, s10, s11, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(6, s12, s13, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(7, s14, s15, WINOGRAD_SUMS)
+#define WINOGRAD_PAIRS_OF_S16_TO_S31 \
+    WINOGRAD_PAIR(0, s16, s17, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(1, s18, s19, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(2, s20, s21, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(3, s22, s23, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(4, s24, s25, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(5, s26, s27, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(6, s28, s29, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(7, s30, s31, WINOGRAD_SUMS)
+
+/* Of the first 32 channels all words of U stay in s0 to s31; of more than that the first 16, the others take turns. */
+__attribute__((naked, noipa, unused)) static void winograd_products_16(const uint32_t *u, const uint32_t *v, int32_t *m,
+                                                                       int32_t quads, int32_t depth)
+{
+    (void)u, (void)v, (void)m, (void)quads, (void)depth; /* r0, r1, r2, r3, on the stack */
+    __asm__("push {r4-r11, lr}\n"
+            "ldr r4, [sp, #36]\n" /* depth */
+            "vpush {s16-s31}\n"
+            "mov r5, #288\n"
+            "mul r5, r5, r4\n"
+            "mul r5, r5, r3\n"
+            "sub r5, r5, #16\n" /* r5: from V's end back to the next position */
+            "mov r6, #1152\n"
+            "mul r6, r6, r3\n"
+            "sub r6, r6, #32\n" /* r6: the same for M */
+            "mov r7, #36\n"     /* r7: positions left */
+            "subs r8, r4, #16\n"
+            "lsl r4, r8, #2\n" /* r4: bytes of U behind the first 16 channels */
+            "cmp r8, #16\n"
+            "it eq\n"
+            "moveq r8, #1\n" /* r8: 0 for 16 channels, 1 for 32, else the address of U's next words, from position to position */
+            "mov r9, r8\n"   /* r9: where these end, or 1 */
+            "sub sp, sp, #16\n" /* 36: u[0], 40: u[1], 44: quads left, 48: U's next words */
+            "push {r0, r2, r3, r4, r5, r6, r7, r8, r9}\n" /* 0: u, 4: m, 8: quads, 12: r4, ... 32: r9 */
+            "1:\n"
+            "ldr r0, [sp]\n"
+            "ldr r3, [sp, #8]\n"
+            "ldr r4, [sp, #12]\n"
+            "str r3, [sp, #44]\n"
+            "ldr r2, [r0], #4\n"
+            "ldr r3, [r0], #4\n"
+            "vldm r0!, {s0-s15}\n"
+            "cmp r4, #64\n"
+            "it eq\n"
+            "vldmeq r0, {s16-s31}\n"
+            "itt hi\n"
+            "strhi r0, [sp, #28]\n"
+            "addhi r5, r0, r4\n"
+            "it hi\n"
+            "strhi r5, [sp, #32]\n"
+            "add r0, r0, r4\n"
+            "str r0, [sp]\n"
+            "strd r2, r3, [sp, #36]\n"
+            ".balign 4\n"
+            "2:\n"
+            "ldr r7, [sp, #36]\n"
+            "ldr.w r11, [sp, #40]\n" WINOGRAD_PAIRS_OF_S0_TO_S15 /* */
+            "ldr r0, [sp, #28]\n"
+            "ldr r2, [sp, #4]\n"
+            "ldr r3, [sp, #44]\n"
+            "add r1, r1, #4608\n"
+            "cbnz r0, 4f\n"
+            "3:\n"
+            "stm r2!, {r4-r11}\n"
+            "add r2, r2, #1120\n" /* the next quad */
+            "subs r3, r3, #1\n"
+            "str r2, [sp, #4]\n"
+            "str r3, [sp, #44]\n"
+            "bne 2b\n"
+            "ldr r4, [sp, #16]\n" /* the next position */
+            "ldr r5, [sp, #20]\n"
+            "ldr r6, [sp, #24]\n"
+            "sub r1, r1, r4\n"
+            "sub r2, r2, r5\n"
+            "subs r6, r6, #1\n"
+            "str r2, [sp, #4]\n"
+            "str r6, [sp, #24]\n"
+            "bne 1b\n"
+            "add sp, sp, #52\n"
+            "vpop {s16-s31}\n"
+            "pop {r4-r11, pc}\n"
+            "4:\n"
+            "cmp r0, #1\n"
+            "beq 6f\n"
+            "5:\n"
+            "vldm r0!, {s16-s31}\n"
+            ".balign 4\n"
+            "6:\n"
+            "str.w r0, [sp, #48]\n" WINOGRAD_PAIRS_OF_S16_TO_S31 /* */
+            "ldr r0, [sp, #48]\n"
+            "ldr r12, [sp, #32]\n"
+            "ldr r2, [sp, #4]\n"
+            "ldr r3, [sp, #44]\n"
+            "add r1, r1, #4608\n"
+            "cmp r0, r12\n"
+            "beq 3b\n"
+            "b 5b\n");
+}
+
+#endif
+
+#else /* plain C twin */
+
+WINOGRAD_SHARED void winograd_products_16(const uint32_t *u, const uint32_t *v, int32_t *m, int32_t quads, int32_t depth)
+{
+    winograd_products_4(u, v, m, quads, depth);
+}
+
+#endif
 
 /* A M of one tile and output channel, whose first element is at `m`: columns[4][6]. */
 WINOGRAD_SHARED void winograd_columns(const int32_t *m, uint32_t *columns)
