@@ -39,6 +39,7 @@ LAYERS_PER_CASE = 2
 
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _NUMBER = re.compile(r"\b(?!0\b)(?:0[xX][0-9a-fA-F]+|\d+)[uU]?\b")
+_SIGN = re.compile(r"([=(,] ?)-(?=#)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +89,7 @@ def shape_of(graph: Graph, case: Case) -> dict[str, Any]:
     op = graph.ops[case.op]
     context = case.kernel.context(graph, dataclasses.replace(op, name="layer"))
     text = environment().get_template(case.kernel.template).render(op=context, shared_functions={})
-    masked = _NUMBER.sub("#", _COMMENT.sub("", text))
+    masked = _SIGN.sub(r"\1", _NUMBER.sub("#", _COMMENT.sub("", text)))
     attributes = {
         field.name: _plain(getattr(op, field.name))
         for field in dataclasses.fields(op)
