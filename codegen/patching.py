@@ -41,6 +41,17 @@ _BY_ELEMENT = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """The first `ops` ops of a network in `count` strips; 1: as they are."""
+
+    ops: int = 0
+    count: int = 1
+
+
+WHOLE = Strips()
+
+
 def stage_limit(graph: ir.Graph) -> int:
     """The most ops that a stage can have: all before the first that does not work row by row."""
     return next(

@@ -6,6 +6,7 @@ Only names of registered kernels and of the graph's own layers get any further t
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -17,6 +18,7 @@ from codegen.errors import PlanRefused
 from codegen.ir import Graph, Op
 from codegen.kernels import Kernel, candidates
 from codegen.names import shown
+from codegen.patching import WHOLE, Strips, in_strips, stage_height, stage_limit
 
 SCHEMA = 1
 MAX_BYTES = 4 << 20  # a plan of 2,048 layers is a tenth of this
@@ -24,20 +26,31 @@ MAX_BYTES = 4 << 20  # a plan of 2,048 layers is a tenth of this
 #: Compiler flags by what they are for; engine `tiny` says which they are on a core.
 FlagSet = Literal["fast", "small"]
 FLAG_SETS: tuple[str, ...] = get_args(FlagSet)
+#: Where constants can lie (codegen/placement.py).
+Memory = Literal["flash", "stream", "ram"]
+MEMORIES: tuple[str, ...] = get_args(Memory)
 #: What a plan can be chosen for.
 TunedFor = Literal["latency", "sram", "flash", "energy"]
 TUNED_FOR: tuple[str, ...] = get_args(TunedFor)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_TOP_KEYS = ("schema", "model", "board", "objective", "flags", "layers", "measured", "tools")
+_TOP_KEYS = (
+    *("schema", "model", "board", "objective", "flags", "strips", "layers", "measured", "tools"),
+)
+_MAX_STRIPS = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """The choice for one layer: names of the op after the passes, and of its kernel."""
+    """The choice for one layer.
+
+    `name` is that of the op after the passes, in strips if there are any; `weights` is where its
+    constants lie.
+    """
 
     name: str
     kernel: str
+    weights: Memory = "flash"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +64,7 @@ class TunedPlan:
         objective: what the choice was made for.
         flags: which of the engine's compiler flags.
         layers: one entry for each op that has a kernel, in any order.
+        strips: which of the first ops run in strips.
         measured: what the network with this plan took; JSON values, for readers only.
         tools: versions of what measured it; JSON values, for readers only.
     """
@@ -61,14 +75,16 @@ class TunedPlan:
     objective: TunedFor
     flags: FlagSet
     layers: tuple[LayerPlan, ...]
+    strips: Strips = WHOLE
     measured: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
         """Digest of all that changes the generated C or how it is compiled."""
-        layers = sorted((layer.name, layer.kernel) for layer in self.layers)
-        chosen = [SCHEMA, self.model_sha256, self.board, self.flags, layers]
+        layers = sorted((layer.name, layer.kernel, layer.weights) for layer in self.layers)
+        strips = [self.strips.ops, self.strips.count]
+        chosen = [SCHEMA, self.model_sha256, self.board, self.flags, strips, layers]
         return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -79,7 +95,8 @@ class TunedPlan:
             "board": self.board,
             "objective": self.objective,
             "flags": self.flags,
-            "layers": [{"name": layer.name, "kernel": layer.kernel} for layer in self.layers],
+            "strips": dataclasses.asdict(self.strips),
+            "layers": [dataclasses.asdict(layer) for layer in self.layers],
             "measured": self.measured,
             "tools": self.tools,
         }
@@ -113,6 +130,7 @@ def parse_plan(data: bytes) -> TunedPlan:
         objective=cast("TunedFor", objective),
         flags=cast("FlagSet", flags),
         layers=layers,
+        strips=_strips(values["strips"]),
         measured=_object(values["measured"], "'measured'"),
         tools=_object(values["tools"], "'tools'"),
     )
@@ -127,6 +145,24 @@ def require_for(plan: TunedPlan, model_sha256: str, board: str) -> None:
         )
     if plan.board != board:
         raise PlanRefused(f"it is for board {shown(plan.board)}, not for {board}")
+
+
+def graph_of(plan: TunedPlan, graph: Graph) -> Graph:
+    """The graph of the plan's model, after the passes, in the plan's strips.
+
+    Raises:
+        PlanRefused: the graph has no such strips.
+    """
+    ops, count = plan.strips.ops, plan.strips.count
+    if plan.strips == WHOLE:
+        return graph
+    if ops <= stage_limit(graph) and count <= stage_height(graph, ops):
+        striped = in_strips(graph, ops, count)
+        if striped is not None:
+            return striped
+    raise PlanRefused(
+        f"the first {ops} ops of the model cannot run in {count} strips; run hil tune again"
+    )
 
 
 def kernels_of(plan: TunedPlan, graph: Graph, ops: Iterable[tuple[int, Op]]) -> dict[int, Kernel]:
@@ -214,7 +250,21 @@ def _one_of(value: Any, what: str, known: tuple[str, ...]) -> str:
 
 def _layer(entry: Any, number: int) -> LayerPlan:
     what = f"layer {number}"
-    values = _object(entry, what, ("name", "kernel"))
+    values = _object(entry, what, ("name", "kernel", "weights"))
+    weights = _one_of(values["weights"], f"'weights' of {what}", MEMORIES)
     return LayerPlan(
-        _text(values["name"], f"'name' of {what}"), _text(values["kernel"], f"'kernel' of {what}")
+        _text(values["name"], f"'name' of {what}"),
+        _text(values["kernel"], f"'kernel' of {what}"),
+        cast("Memory", weights),
     )
+
+
+def _strips(value: Any) -> Strips:
+    values = _object(value, "'strips'", ("ops", "count"))
+    ops, count = values["ops"], values["count"]
+    for number in (ops, count):
+        if not isinstance(number, int) or isinstance(number, bool) or number > _MAX_STRIPS:
+            raise PlanRefused("'strips' should hold two small numbers")
+    if (ops, count) != (0, 1) and (ops < 1 or count < 2):
+        raise PlanRefused("'strips' should be 0 ops in 1 strip, or at least 1 op in 2 strips")
+    return Strips(ops, count)
