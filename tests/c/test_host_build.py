@@ -7,18 +7,23 @@ import subprocess
 from pathlib import Path
 
 import model_runner
+import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from kernel_cases import FAMILIES, private_places, some_inputs, suite
+from networks import random_network
 
-from codegen import reference
-from codegen.engines import EngineOptions, Job
-from codegen.engines.tiny import emit_model
+from codegen import ir, reference
+from codegen.engines import EngineOptions, Generated, Job, Objective
+from codegen.engines.tiny import emit_model, generate_tiny
 
 HERE = Path(__file__).resolve().parent
 FLAGS = (
     "-std=c11", "-Og", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wundef", "-Werror",
     "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
 )  # fmt: skip
+OBJECTIVES: tuple[Objective, ...] = ("latency", "sram", "flash")
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +34,29 @@ def gcc() -> str:
     return found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_generated_code_is_clean_under_sanitizers(family, gcc, tmp_path):
-    cases = suite(family)
-    memory = private_places(cases.graph, cases.kernels, overlapping=False)
-    job = Job(b"", cases.graph, model_runner.LIMITS, EngineOptions())
-    generated = emit_model(job, cases.graph, cases.kernels, memory, {"objective": "latency"})
+def assert_clean(
+    gcc: str, folder: Path, generated: Generated, graph: ir.Graph, count: int = 2
+) -> None:
+    """Builds and runs a model under the sanitizers; its outputs are those of the reference.
+
+    Args:
+        gcc: the host's compiler.
+        folder: empty.
+        generated: by engine `tiny`.
+        graph: what it computes.
+        count: inferences.
+    """
     for name, text in generated.sources.items():
-        (tmp_path / name).write_text(text)
-    program = tmp_path / "model"
+        (folder / name).write_text(text)
+    program = folder / "model"
     firmware = model_runner.FIRMWARE
-    sources = [HERE / "host_runner.c", *tmp_path.glob("*.c")]
-    includes = [f"-I{path}" for path in (tmp_path, firmware / "include", firmware / "kernels")]
+    sources = [HERE / "host_runner.c", *folder.glob("*.c")]
+    includes = [f"-I{path}" for path in (folder, firmware / "include", firmware / "kernels")]
     built = subprocess.run(
         [gcc, *FLAGS, *includes, *sources, "-o", program], capture_output=True, text=True
     )
     assert built.returncode == 0, built.stderr
-    batch = some_inputs(cases.graph, 2)
+    batch = some_inputs(graph, count)
 
     ran = subprocess.run(
         [program],
@@ -55,5 +66,37 @@ def test_generated_code_is_clean_under_sanitizers(family, gcc, tmp_path):
     )
 
     assert ran.returncode == 0, ran.stderr.decode()[:2000]
-    expected = [reference.run(cases.graph, inputs) for inputs in batch]
+    expected = [reference.run(graph, inputs) for inputs in batch]
     assert ran.stdout == b"".join(output.tobytes() for outputs in expected for output in outputs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_kernel_is_clean_under_sanitizers(family, gcc, tmp_path):
+    cases = suite(family)
+    memory = private_places(cases.graph, cases.kernels, overlapping=False)
+    job = Job(b"", cases.graph, model_runner.LIMITS, EngineOptions())
+    generated = emit_model(job, cases.graph, cases.kernels, memory, {"objective": "latency"})
+
+    assert_clean(gcc, tmp_path, generated, cases.graph)
+
+
+def generated_network(seed: int, objective: Objective) -> tuple[Generated, ir.Graph]:
+    graph = random_network(np.random.default_rng(seed))
+    job = Job(b"", graph, model_runner.LIMITS, EngineOptions(objective))
+    return generate_tiny(job), graph
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_networks_are_clean_under_sanitizers(seed, gcc, tmp_path):
+    generated, graph = generated_network(seed, OBJECTIVES[seed % 3])
+
+    assert_clean(gcc, tmp_path, generated, graph)
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, phases=(Phase.reuse, Phase.generate))
+@given(seed=st.integers(0, 2**32 - 1), objective=st.sampled_from(OBJECTIVES))
+def test_many_random_networks_are_clean_under_sanitizers(seed, objective, gcc, tmp_path_factory):
+    generated, graph = generated_network(seed, objective)
+
+    assert_clean(gcc, tmp_path_factory.mktemp("model"), generated, graph)

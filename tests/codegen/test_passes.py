@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import random_network
+from oracles import tflm_outputs
 
 from codegen import ir, passes, reference
 from codegen.check import check
+from codegen.export_tflite import export_tflite
+from codegen.import_tflite import import_tflite
 
 Build = Callable[[graphs.Builder], list[int]]
 
@@ -306,7 +310,7 @@ def networks(draw: st.DrawFn) -> ir.Graph:
     ]
     for _ in range(draw(st.integers(1, 8))):
         x = draw(st.sampled_from(images))
-        _, h, w, c = b.shape(x)
+        n, h, w, c = b.shape(x)
         choice = draw(st.integers(0, 14))
         if choice == 0:
             pads = [(draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(2)]
@@ -326,9 +330,9 @@ def networks(draw: st.DrawFn) -> ir.Graph:
         elif choice == 7:
             y = b.transpose(x, (0, 1, 2, 3))
         elif choice == 8:
-            y = b.reshape(b.reshape(x, (h * w * c,)), (1, h, w, c))
+            y = b.reshape(b.reshape(x, (n * h * w * c,)), (n, h, w, c))
         elif choice == 9:
-            y = b.strided_slice(x, (0, 0, 0, 0), (1, h, w, c), (1, 1, 1, 1))
+            y = b.strided_slice(x, (0, 0, 0, 0), (n, h, w, c), (1, 1, 1, 1))
         elif choice == 10:
             y = b.elementwise(ir.Add, x, x)
         elif choice == 11:
@@ -337,7 +341,7 @@ def networks(draw: st.DrawFn) -> ir.Graph:
             )
         elif choice == 12:
             begin = draw(st.integers(0, h - 1))
-            y = b.strided_slice(x, (0, begin, 0, 0), (1, h, w, c), (1, 1, 1, 1))
+            y = b.strided_slice(x, (0, begin, 0, 0), (n, h, w, c), (1, 1, 1, 1))
         elif choice == 13:
             y = b.transpose(b.transpose(x, (0, 2, 1, 3)), draw(st.permutations((0, 1, 2, 3))))
         else:
@@ -359,6 +363,18 @@ def test_random_networks_compute_the_same_after_every_pass(graph: ir.Graph) -> N
         check(graph)
         for old, new in zip(expected, reference.run(graph, inputs), strict=True):
             assert np.array_equal(old, new)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(3, 13))
+def test_random_networks_from_a_file_give_the_bytes_of_tflm(seed: int, size: int) -> None:
+    tflite = export_tflite(random_network(np.random.default_rng(seed), size=size))
+    graph = passes.run(import_tflite(tflite, "net"))
+    batch = [graphs.random_inputs(np.random.default_rng(1), graph) for _ in range(2)]
+
+    for inputs, expected in zip(batch, tflm_outputs(tflite, batch), strict=True):
+        found, *_ = reference.run(graph, inputs)
+        assert np.array_equal(found, expected)
 
 
 def test_passes_find_nothing_more_the_second_time() -> None:

@@ -8,6 +8,8 @@ import model_runner
 import numpy as np
 import pytest
 from graphs import random_inputs
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from networks import random_network
 
 from codegen.engines import EngineOptions, Objective
@@ -17,6 +19,8 @@ from codegen.import_tflite import import_tflite
 from hil.bench import board_limits
 from hil.board import Board
 from hil.oracle import Oracle
+
+OBJECTIVES: tuple[Objective, ...] = ("latency", "sram", "flash")
 
 
 def assert_equal_to_the_oracle(
@@ -38,13 +42,26 @@ def assert_equal_to_the_oracle(
             assert np.array_equal(got_array, want_array)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_random_networks(seed, tmp_path):
     tflite = export_tflite(random_network(np.random.default_rng(seed)))
     board = model_runner.BOARDS[seed % 2]
-    objectives: tuple[Objective, ...] = ("latency", "sram")
 
-    assert_equal_to_the_oracle(tflite, tmp_path, board, 4, objectives[seed // 2 % 2])
+    assert_equal_to_the_oracle(tflite, tmp_path, board, 4, OBJECTIVES[seed // 2 % 3])
+
+
+@pytest.mark.slow
+@settings(max_examples=80, deadline=None, phases=(Phase.reuse, Phase.generate))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.integers(3, 24),
+    board=st.sampled_from(model_runner.BOARDS),
+    objective=st.sampled_from(OBJECTIVES),
+)
+def test_many_random_networks(seed, size, board, objective, tmp_path_factory):
+    tflite = export_tflite(random_network(np.random.default_rng(seed), size=size))
+
+    assert_equal_to_the_oracle(tflite, tmp_path_factory.mktemp("model"), board, 2, objective)
 
 
 @pytest.mark.slow
