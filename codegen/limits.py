@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-#: RAM that is not the arena's: the stack. What else a firmware holds is left to the linker's check.
+#: RAM that is not the arena's: the stack.
 STACK_RESERVE_BYTES = 4096
+#: The firmware's own .data and .bss, at most.
+STATIC_RESERVE_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +16,11 @@ class BoardLimits:
     """One board as the generator sees it: which instructions there are, and how much memory.
 
     `features` are those of the board file ("dsp", "fpv4-sp", "icache", ...). `ram_bytes` is the
-    longest run of RAM, `flash_bytes` the whole flash. The last three say how constants are read at
-    the operating point: a read that misses fetches `flash_line_bytes` and waits `flash_fill_cycles`
-    longer than RAM; `data_cache_bytes` of flash stay near (0: only the last line).
+    longest run of RAM, `quick_ram_bytes` the first part of it, where data are reached without
+    waiting, `flash_bytes` the whole flash. Then comes how constants are read at the operating
+    point: a read that misses fetches `flash_line_bytes` and waits `flash_fill_cycles` longer than
+    RAM; `data_cache_bytes` of flash stay near (0: only the last line). With `stream_offset` added
+    to its address, the flash gives new lines quicker (0: there is no such alias).
     """
 
     board: str
@@ -27,6 +31,8 @@ class BoardLimits:
     flash_fill_cycles: float = 0.0
     flash_line_bytes: int = 4
     data_cache_bytes: int = 0
+    quick_ram_bytes: int = 0
+    stream_offset: int = 0
 
     @property
     def flash_byte_cycles(self) -> float:

@@ -26,7 +26,7 @@ from codegen.errors import CodegenError
 from codegen.generate import generate
 from codegen.limits import BoardLimits
 from codegen.plan_file import TunedPlan
-from hil.board import BOARDS_DIR, Board
+from hil.board import BOARDS_DIR, Board, Memory
 from hil.build import Firmware, build, forget_oldest
 from hil.errors import FlashError, HilError, LinkError, TargetFault, UsageError
 from hil.expected import ExpectedOutputs
@@ -61,7 +61,8 @@ class Row:
 
 def board_limits(board: Board) -> BoardLimits:
     """What code generation must know of a board."""
-    line_bytes, fill_cycles, cache_bytes = board.timing.constant_reads(board.flash_memory.name)
+    flash = board.flash_memory
+    line_bytes, fill_cycles, cache_bytes = board.timing.constant_reads(flash.name)
     return BoardLimits(
         board=board.id,
         core=board.mcu.core,
@@ -71,7 +72,32 @@ def board_limits(board: Board) -> BoardLimits:
         flash_fill_cycles=fill_cycles,
         flash_line_bytes=line_bytes,
         data_cache_bytes=cache_bytes,
+        quick_ram_bytes=_quick_ram_bytes(board),
+        stream_offset=_stream_offset(board, flash, fill_cycles / line_bytes),
     )
+
+
+def _quick_ram_bytes(board: Board) -> int:
+    """The part of the image's RAM, from its start, where data are reached without waiting."""
+    start, size_bytes = board.ram
+    at = start
+    for memory in sorted(board.memory, key=lambda memory: memory.origin):
+        waits = board.timing.paths_of(memory.name, memory.alias_of).get("data")
+        if memory.origin == at and memory.end <= start + size_bytes and not waits:
+            at = memory.end
+    return at - start
+
+
+def _stream_offset(board: Board, flash: Memory, byte_cycles: float) -> int:
+    """From the flash to its alias that gives constants in order quickest; 0: it is itself."""
+    offset = 0
+    for alias in board.memory:
+        if alias.alias_of == flash.name:
+            line_bytes, fill_cycles, _ = board.timing.constant_reads(alias.name, flash.name)
+            if fill_cycles / line_bytes < byte_cycles:
+                byte_cycles = fill_cycles / line_bytes
+                offset = (alias.origin - flash.origin) % (1 << 32)
+    return offset
 
 
 def engine_options(

@@ -162,15 +162,15 @@ class Timing:
                 return self.paths[name]
         return {}
 
-    def constant_reads(self, memory: str) -> tuple[int, float, int]:
-        """How data in a memory is read at the operating point.
+    def constant_reads(self, memory: str, alias_of: str | None = None) -> tuple[int, float, int]:
+        """How data in a memory, or in its alias, is read at the operating point.
 
         Returns:
             Bytes of a line, cycles to fetch one, and how many bytes a cache keeps (0: one line).
             A memory without paths has words that are there at once.
         """
         on = self.operating_point.caches_on
-        for name, path in self.paths_of(memory).get("data", {}).items():
+        for name, path in self.paths_of(memory, alias_of).get("data", {}).items():
             cache = self.caches.get(name)
             if cache is None:
                 return 4, path.cycles("hit", self.operating_point.wait_states), 0

@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FlashBytes:
-    """Flash that is programmed: `weights` is the section of that name, `code` all the rest."""
+    """Flash that is programmed: `weights` are the model's constants, `code` all the rest."""
 
     code: int
     weights: int
@@ -69,8 +69,8 @@ class FlashBytes:
 class Firmware:
     """A finished build.
 
-    RAM: `arena_bytes` is the model's arena, `static_bytes` .data and .bss without it, `stack_bytes`
-    what is reserved for the stack. `compiler_flags` are those of the model's sources.
+    RAM: `arena_bytes` is the model's arena, `static_bytes` .data, .bss and copies of constants,
+    `stack_bytes` what is reserved for the stack. `compiler_flags` are those of the model's sources.
     """
 
     board: str
@@ -342,14 +342,15 @@ def _read_firmware(folder: Path, board_id: str, build_id: str) -> Firmware:
         elf = ELFFile(file)
         sizes = {section.name: section["sh_size"] for section in elf.iter_sections()}
         programmed = sum(s["p_filesz"] for s in elf.iter_segments() if s["p_type"] == "PT_LOAD")
-    weights = sizes.get(".model_weights", 0)
+    copied = sizes.get(".model_weights_ram", 0)
+    weights = sizes.get(".model_weights", 0) + copied
     return Firmware(
         board=board_id,
         build_id=build_id,
         elf=elf_path,
         sha256=digest,
         flash_bytes=FlashBytes(programmed - weights, weights, programmed),
-        static_bytes=sizes.get(".data", 0) + sizes.get(".bss", 0),
+        static_bytes=sizes.get(".data", 0) + sizes.get(".bss", 0) + copied,
         arena_bytes=sizes.get(".arena", 0),
         stack_bytes=toolchain["stack_bytes"],
         compiler=toolchain["compiler"],

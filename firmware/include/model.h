@@ -11,6 +11,14 @@
 
 /* Constant data of the model: counted as `weights` in the record. */
 #define MODEL_WEIGHTS __attribute__((section(".model_weights"), aligned(4)))
+/* The same, copied to RAM before main. */
+#define MODEL_WEIGHTS_RAM __attribute__((section(".model_weights_ram"), aligned(4)))
+/* A constant at another address at which the core sees it, too; hosts that run tests have one address for everything. */
+#if defined(__arm__)
+#define MODEL_STREAMED(type, array, offset) ((const type *)((uintptr_t)(array) + (offset)))
+#else
+#define MODEL_STREAMED(type, array, offset) (array)
+#endif
 /* The arena: placed last in RAM, counted as `arena`, not zeroed at start-up. One array, named model_arena. */
 #define MODEL_ARENA __attribute__((section(".bss.model_arena"), aligned(16)))
 

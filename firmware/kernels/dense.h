@@ -2,8 +2,8 @@
  * dense.h: sums of products of one row of activations and the weights of several outputs, each weight read once.
  *
  * Words are those of dot_s8.h. For every four elements of the row a pair of outputs has two words: elements 0 and 2, elements
- * 1 and 3, as SXTB16 picks them out of four activations. Eight outputs take turns: the two words of pair 0, 1, 2, 3, then the
- * next four elements. So the weights are one stream, read in order.
+ * 1 and 3, as SXTB16 picks them out of four activations. Eight outputs take turns: elements 0 and 2 of pairs 0, 1, 2, 3, then 1
+ * and 3 of these pairs, then the next four elements. So the weights are one stream, read in order.
  */
 #ifndef DENSE_H
 #define DENSE_H
@@ -25,8 +25,8 @@ DOT_INLINE void dot_8x1_step(dot_8x1_t *sum, const uint32_t *weights, uint32_t x
 
 #pragma GCC unroll 4
     for (int32_t pair = 0; pair < 4; pair++) {
-        uint32_t w02 = weights[2 * pair];
-        uint32_t w13 = weights[2 * pair + 1];
+        uint32_t w02 = weights[pair];
+        uint32_t w13 = weights[4 + pair];
 
         sum->c[2 * pair + 1] = smlad(dot_b(w02, layout), even, sum->c[2 * pair + 1]);
         sum->c[2 * pair + 1] = smlad(dot_b(w13, layout), odd, sum->c[2 * pair + 1]);
@@ -52,40 +52,40 @@ DOT_INLINE void dot_8x1_step(dot_8x1_t *sum, const uint32_t *weights, uint32_t x
 /*
  * Two instructions issue at once, of which one may be an SMLAD, and not the second one a SXTB16. A word that was loaded is
  * expanded a cycle later at the earliest and multiplied two later; an expanded one is multiplied a cycle later. One half of a
- * step: elements 0 and 2 of four (u0 = 0) or 1 and 3 (u0 = 4); the word of pair 0 has been loaded into u. One line, one cycle.
+ * step, elements 0 and 2 of four or 1 and 3, whose first word is u0 bytes on; the word of pair 0 has been loaded into u. One line, one cycle.
  */
 #define DENSE_HALF(load_x, expand_x, u0, then)                                                                                \
     load_x "\n"                                                                                                               \
-    expand_x " \n ldr %[v], [%[w], #(8 + " u0 ")] \n"                                                                         \
+    expand_x " \n ldr %[v], [%[w], #(4 + " u0 ")] \n"                                                                         \
     "sxtb16 %[t], %[u] \n smlad %[b0], %[u], %[x], %[b0] \n"                                                                  \
-    "smlad %[a0], %[t], %[x], %[a0] \n ldr %[u], [%[w], #(16 + " u0 ")] \n"                                                   \
+    "smlad %[a0], %[t], %[x], %[a0] \n ldr %[u], [%[w], #(8 + " u0 ")] \n"                                                   \
     "sxtb16 %[t], %[v] \n smlad %[b1], %[v], %[x], %[b1] \n"                                                                  \
-    "smlad %[a1], %[t], %[x], %[a1] \n ldr %[v], [%[w], #(24 + " u0 ")] \n"                                                   \
+    "smlad %[a1], %[t], %[x], %[a1] \n ldr %[v], [%[w], #(12 + " u0 ")] \n"                                                   \
     "sxtb16 %[t], %[u] \n smlad %[b2], %[u], %[x], %[b2] \n"                                                                  \
     "smlad %[a2], %[t], %[x], %[a2] \n" then "\n"                                                                             \
     "sxtb16 %[t], %[v] \n smlad %[b3], %[v], %[x], %[b3] \n"                                                                  \
     "smlad %[a3], %[t], %[x], %[a3] \n" /* and load_x of the next half */
 #define DENSE_STEP(number, then)                                                                                              \
-    DENSE_HALF("ldr %[x], [%[in]]", "sxtb16 %[x], %[x]", "32 * " #number, "ldr %[u], [%[w], #(4 + 32 * " #number ")]")        \
-    DENSE_HALF("ldr %[x], [%[in]], #4", "sxtb16 %[x], %[x], ror #8", "4 + 32 * " #number, then)
+    DENSE_HALF("ldr %[x], [%[in]]", "sxtb16 %[x], %[x]", "32 * " #number, "ldr %[u], [%[w], #(16 + 32 * " #number ")]")        \
+    DENSE_HALF("ldr %[x], [%[in]], #4", "sxtb16 %[x], %[x], ror #8", "16 + 32 * " #number, then)
 #define DENSE_NEXT(number) "ldr %[u], [%[w], #(32 * " #number ")]"
 #define DENSE_FIRST "ldr %[u], [%[w]] \n"
 #define DENSE_LAST "vmov %[u], %[end]"
 #define DENSE_AGAIN(bytes) "adds %[w], %[w], #" #bytes " \n cmp %[w], %[u] \n bne 1b \n"
 #else
 /* One instruction at a time; LDRD takes 3 cycles, two LDR 4 unless they follow each other. */
-#define DENSE_PAIR(a, b)                                                                                                      \
+#define DENSE_TWO_PAIRS(a, b, c, d, x)                                                                                        \
     "ldrd %[u], %[v], [%[w]], #8 \n"                                                                                          \
-    "smlad %[" b "], %[u], %[x], %[" b "] \n"                                                                                 \
-    "smlad %[" b "], %[v], %[t], %[" b "] \n"                                                                                 \
+    "smlad %[" b "], %[u], %[" x "], %[" b "] \n"                                                                             \
+    "smlad %[" d "], %[v], %[" x "], %[" d "] \n"                                                                             \
     "sxtb16 %[u], %[u] \n"                                                                                                    \
     "sxtb16 %[v], %[v] \n"                                                                                                    \
-    "smlad %[" a "], %[u], %[x], %[" a "] \n"                                                                                 \
-    "smlad %[" a "], %[v], %[t], %[" a "] \n"
+    "smlad %[" a "], %[u], %[" x "], %[" a "] \n"                                                                             \
+    "smlad %[" c "], %[v], %[" x "], %[" c "] \n"
 #define DENSE_STEP(number, then)                                                                                              \
     "ldr %[x], [%[in]], #4 \n"                                                                                                \
-    "sxtb16 %[t], %[x], ror #8 \n"                                                                                            \
-    "sxtb16 %[x], %[x] \n" DENSE_PAIR("a0", "b0") DENSE_PAIR("a1", "b1") DENSE_PAIR("a2", "b2") DENSE_PAIR("a3", "b3")
+    "sxtb16 %[t], %[x] \n" DENSE_TWO_PAIRS("a0", "b0", "a1", "b1", "t") DENSE_TWO_PAIRS("a2", "b2", "a3", "b3", "t")          \
+    "sxtb16 %[x], %[x], ror #8 \n" DENSE_TWO_PAIRS("a0", "b0", "a1", "b1", "x") DENSE_TWO_PAIRS("a2", "b2", "a3", "b3", "x")
 #define DENSE_NEXT(number) ""
 #define DENSE_FIRST ""
 #define DENSE_LAST ""

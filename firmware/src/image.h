@@ -8,6 +8,7 @@
 
 extern uint32_t __stack_start[], __stack_end[]; /* the stack grows down from __stack_end */
 extern uint32_t __data_start[], __data_end[], __data_load[];
+extern uint32_t __weights_ram_start[], __weights_ram_end[], __weights_ram_load[];
 extern uint32_t __bss_start[], __bss_end[];
 extern uint8_t __arena_start[], __arena_end[];
 extern uint8_t __ram_end[];

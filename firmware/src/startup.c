@@ -43,6 +43,14 @@ static inline void paint_stack(void)
     }
 }
 
+/* volatile: GCC would call memcpy, of which nothing is known here. */
+static inline void copy(volatile uint32_t *to, const volatile uint32_t *end, const volatile uint32_t *from)
+{
+    while (to < end) {
+        *to++ = *from++;
+    }
+}
+
 _Noreturn void reset_handler(void)
 {
     paint_stack();
@@ -52,10 +60,8 @@ _Noreturn void reset_handler(void)
     SCB_CPACR |= SCB_CPACR_CP10_CP11_FULL;
     cortex_m_sync();
 
-    const volatile uint32_t *from = __data_load;
-    for (volatile uint32_t *to = __data_start; to < __data_end; to++) {
-        *to = *from++;
-    }
+    copy(__weights_ram_start, __weights_ram_end, __weights_ram_load);
+    copy(__data_start, __data_end, __data_load);
     for (volatile uint32_t *word = __bss_start; word < __bss_end; word++) {
         *word = 0;
     }
