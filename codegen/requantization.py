@@ -218,30 +218,32 @@ def _folded(layer: Product) -> Scaling | None:
         return None
     exponents = -layer.quant.shift[~layer.is_constant].astype(np.int64)
     largest_scale = int(exponents.min(initial=MAX_EXPONENT))
-    first_sums = _first_sums(layer)
-    for places in range(MAX_PLACES, 0, -1):
-        shift = places + 1 - largest_scale
-        if shift < 0:
-            break
-        steps = _Steps(*first_sums, shift, places)
-        multiplier, offset, is_proved = steps.prove(_nearest(layer, exponents - largest_scale))
-        if not steps.fit_32_bits(offset).all():
-            continue
-        if not is_proved.all():
-            break
-        bias = (layer.bias[~layer.is_constant] << shift) + offset
-        return Scaling(
-            "folded",
-            _folded_rows(layer, places, bias, multiplier),
-            f"bias * 2^{shift} and all that rounding needs, multiplier of each channel",
-            layer.live_weights,
-            5,
-            layer.quant.act_min,
-            layer.quant.act_max,
-            constant=shift,
-            places=places,
-        )
-    return None
+    nearest = _nearest(layer, exponents - largest_scale)
+    proof = _finest(largest_scale, nearest, *_first_sums(layer))
+    if proof is None:
+        return None
+    bias = (layer.bias[~layer.is_constant] << proof.shift) + proof.offset
+    rows = _folded_rows(layer, proof.places, bias, proof.multiplier)
+    return _folded_scaling(layer.quant, rows, layer.live_weights, proof)
+
+
+def _folded_scaling(
+    quant: fixed_point.ConvQuant | fixed_point.PoolQuant | fixed_point.MulQuant,
+    rows: NDArray[np.int32],
+    weights: Int8s,
+    proof: _Proof,
+) -> Scaling:
+    return Scaling(
+        "folded",
+        rows,
+        f"bias * 2^{proof.shift} and all that rounding needs, multiplier of each channel",
+        weights,
+        5,
+        quant.act_min,
+        quant.act_max,
+        constant=proof.shift,
+        places=proof.places,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -322,6 +324,41 @@ def _folded_rows(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Proof:
+    """(channels,) multiplier and offset that are exact, and the constants that they are for."""
+
+    multiplier: Int64s
+    offset: Int64s
+    shift: int
+    places: int
+
+
+def _finest(
+    largest_scale: int,
+    nearest: Int64s,
+    levels: Int64s,
+    first_sums: Int64s,
+    lowest: Int64s,
+    highest: Int64s,
+) -> _Proof | None:
+    """The proof with the largest shift that leaves sums within 32 bits; see `_Steps`.
+
+    The largest scale's exponent is `largest_scale`; `nearest` times 2^-(31 + largest_scale) is the
+    scale of each channel.
+    """
+    for places in range(MAX_PLACES, 0, -1):
+        shift = places + 1 - largest_scale
+        if shift < 0:
+            break
+        steps = _Steps(levels, first_sums, lowest, highest, shift, places)
+        multiplier, offset, is_proved = steps.prove(nearest)
+        if not steps.fit_32_bits(offset).all():
+            continue
+        return _Proof(multiplier, offset, shift, places) if is_proved.all() else None
+    return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Steps:
     """Where the outputs of some channels step up; see `_folded`.
 
@@ -350,7 +387,7 @@ class _Steps:
         multiplier = nearest.copy()
         least, most = self._offsets(np.arange(len(nearest)), nearest)
         # Where most channels fail, the cause is not bad luck, and neighbours would fail too.
-        is_hopeless = np.count_nonzero(least > most) > len(nearest) // 2
+        is_hopeless = np.count_nonzero(least > most) > max(8, len(nearest) // 2)
         for change in () if is_hopeless else CHANGES:
             missing = np.flatnonzero(least > most)
             tried = np.clip(nearest[missing] + change, 1, fixed_point.INT32_MAX)
@@ -395,16 +432,25 @@ def _signed(layer: Product) -> Scaling | None:
     exponents = np.unique(layer.quant.shift)
     if len(exponents) > 1 or layer.is_constant.any() or not _fits(layer, 1):
         return None
-    exponent = -int(exponents[0])
+    rows = np.stack([2 * layer.bias, layer.quant.multiplier], axis=1).astype(np.int32)
+    return _signed_scaling(layer.quant, rows, layer.weights, -int(exponents[0]))
+
+
+def _signed_scaling(
+    quant: fixed_point.ConvQuant | fixed_point.MulQuant,
+    rows: NDArray[np.int32],
+    weights: Int8s,
+    exponent: int,
+) -> Scaling:
     return Scaling(
         "signed",
-        np.stack([2 * layer.bias, layer.quant.multiplier], axis=1).astype(np.int32),
+        rows,
         "bias * 2, multiplier of each channel",
-        layer.weights,
+        weights,
         6,
-        layer.quant.act_min,
-        layer.quant.act_max,
-        constant=(1 << (exponent - 1)) + (layer.quant.out_zp << exponent),
+        quant.act_min,
+        quant.act_max,
+        constant=(1 << (exponent - 1)) + (quant.out_zp << exponent),
         places=exponent,
     )
 
@@ -448,6 +494,69 @@ def _rescale(layer: Product) -> Scaling:
         quant.act_min,
         quant.act_max,
     )
+
+
+@lru_cache(maxsize=64)
+def product_scaling(quant: fixed_point.MulQuant) -> Scaling | None:
+    """The quickest way from (a - a_zp) * (b - b_zp) to the output of MUL; None for large scales."""
+    exponent = -quant.out.shift
+    if quant.out.value == 0 or not 1 <= exponent <= MAX_EXPONENT:
+        return None
+    layer = Product(
+        np.ones((1, 1), np.int8),
+        np.zeros(1, np.int64),
+        fixed_point.ConvQuant(
+            in_zp=0,
+            out_zp=quant.out_zp,
+            multiplier=np.array([quant.out.value], np.int32),
+            shift=np.array([quant.out.shift], np.int32),
+            act_min=quant.act_min,
+            act_max=quant.act_max,
+        ),
+    )
+    values = np.arange(-128, 128, dtype=np.int64)
+    products = (values - quant.a_zp)[:, None] * (values - quant.b_zp)[None, :]
+    lowest, highest = products.min(keepdims=True)[0], products.max(keepdims=True)[0]
+    levels = np.arange(quant.act_min + 1, quant.act_max + 1, dtype=np.int64)
+    first_sums = np.clip(thresholds(layer, levels), lowest, highest + 1)
+    nearest = np.array([quant.out.value], np.int64)
+    proof = _finest(exponent, nearest, levels, first_sums, lowest, highest)
+    if proof is None:
+        rows = np.array([[0, quant.out.value]], np.int32)
+        return _signed_scaling(quant, rows, layer.weights, exponent)
+    rows = np.stack([proof.offset, proof.multiplier], axis=1).astype(np.int32)
+    return _folded_scaling(quant, rows, layer.weights, proof)
+
+
+@lru_cache(maxsize=64)
+def averages(least: int, most: int, quant: fixed_point.PoolQuant) -> Scaling | None:
+    """From the sum of `least` to `most` values to their mean, rounded half away from zero.
+
+    One struct for each count; None if it is not exact for all of them. Always "folded": only exact
+    halves are rounded away from zero, and a multiplier that is a little too large takes those below
+    zero down as it takes the others up.
+    """
+    counts = np.arange(least, most + 1)
+    levels = np.arange(quant.act_min + 1, quant.act_max + 1, dtype=np.int64)[None, :]
+    count = counts[:, None]
+    first = np.where(levels > 0, levels * count - count // 2, (levels - 1) * count + count // 2 + 1)
+    lowest, highest = -128 * counts, 127 * counts
+    multipliers = [fixed_point.quantize_multiplier(1 / int(count)) for count in counts]
+    exponents = -np.array([multiplier.shift for multiplier in multipliers], np.int64)
+    largest_scale = int(exponents.min())
+    values = np.array([multiplier.value for multiplier in multipliers], np.int64)
+    proof = _finest(
+        largest_scale,
+        values >> (exponents - largest_scale),
+        levels[0],
+        np.clip(first, lowest[:, None], highest[:, None] + 1),
+        lowest,
+        highest,
+    )
+    if proof is None:
+        return None
+    rows = np.stack([proof.offset, proof.multiplier], axis=1).astype(np.int32)
+    return _folded_scaling(quant, rows, np.ones((len(counts), 1), np.int8), proof)
 
 
 def plain_table(layer: Product) -> NDArray[np.int32]:

@@ -15,6 +15,7 @@ from codegen.kernels.context import Context, common
 from codegen.kernels.strides import Axes, collapsed_together, row_major_strides
 from codegen.limits import BoardLimits
 from codegen.planner import Overlap
+from codegen.requantization import Scaling, product_scaling
 
 #: Bits below the output in a scaled sum; fewer than the least are never exact.
 MAX_PLACES, MIN_PLACES = 23, 12
@@ -63,6 +64,22 @@ class ProductContext(Context):
     a: Axes
     b: Axes
     quant: fixed_point.MulQuant
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ProductWordsContext(Context):
+    """product_words_s8: MUL."""
+
+    a: Axes
+    b: Axes
+    a_zp: int
+    b_zp: int
+    scaling: Scaling
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether elements that adjoin in the output do so in both operands."""
+        return (self.a.inner_stride, self.b.inner_stride) == (1, 1)
 
 
 def broadcast_strides(shape: tuple[int, ...], out_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -195,6 +212,49 @@ register(
         refuse=lambda graph, op: None,
         cost=_cost,
         context=_sum_context,
+    )
+)
+
+
+def _refuse_product_words(graph: Graph, op: Op) -> str | None:
+    assert isinstance(op, Mul)
+    if product_scaling(fixed_point.mul_quant(graph, op)) is None:
+        return "the scale of the product is 1 or more, or next to nothing"
+    return None
+
+
+def _product_words_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
+    a, b = _axes(graph, op)
+    is_dense = (a.inner_stride, b.inner_stride) == (1, 1)
+    whole = a.inner_size // 4 * 4 if is_dense else 0
+    cycles = a.outer_size * (9 * whole + 13 * (a.inner_size - whole) + 40)
+    return Cost(cycles=cycles, flash_bytes=350, overlaps=_overlaps(graph, op))
+
+
+def _product_words_context(graph: Graph, op: Op) -> ProductWordsContext:
+    assert isinstance(op, Mul)
+    a, b = _axes(graph, op)
+    quant = fixed_point.mul_quant(graph, op)
+    scales = product_scaling(quant)
+    assert scales is not None, "refused"
+    return ProductWordsContext(
+        **common(graph, op, operands=(0, 1)),
+        a=a,
+        b=b,
+        a_zp=quant.a_zp,
+        b_zp=quant.b_zp,
+        scaling=scales,
+    )
+
+
+register(
+    Kernel(
+        name="product_words_s8",
+        op=(Mul,),
+        template="product_words_s8.c.j2",
+        refuse=_refuse_product_words,
+        cost=_product_words_cost,
+        context=_product_words_context,
     )
 )
 register(

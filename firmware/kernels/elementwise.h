@@ -11,10 +11,17 @@
 #include "intrinsics.h"
 #include "requantize.h"
 
-/* Bytes 0 and 2 of a word as halves, times 256. */
+/* Bytes 0 and 2 of a word as halves, times 256: (word << 8) & 0xFF00FF00. One instruction, where GCC makes two. */
 static inline uint32_t even_bytes(uint32_t word)
 {
+#if defined(__ARM_FEATURE_DSP)
+    uint32_t halves;
+
+    __asm__("and %0, %1, %2, lsl #8" : "=r"(halves) : "r"(0xFF00FF00u), "r"(word));
+    return halves;
+#else
     return (word << 8) & 0xFF00FF00u;
+#endif
 }
 
 /* Bytes 1 and 3 of a word as halves, times 256. */

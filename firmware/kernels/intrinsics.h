@@ -29,6 +29,16 @@ static inline void store_u32(void *to, uint32_t word)
     memcpy(to, &word, sizeof word);
 }
 
+static inline int32_t lo_s16(uint32_t word)
+{
+    return (int16_t)(uint16_t)word;
+}
+
+static inline int32_t hi_s16(uint32_t word)
+{
+    return (int16_t)(uint16_t)(word >> 16);
+}
+
 /* lo and hi as one word. */
 static inline uint32_t pack_s16(int32_t lo, int32_t hi)
 {
@@ -157,17 +167,16 @@ static inline uint32_t pack_hi(uint32_t a, uint32_t b)
     return word;
 }
 
+/* for each of the four bytes the greater one */
+static inline uint32_t max_s8x4(uint32_t a, uint32_t b)
+{
+    uint32_t greater;
+
+    __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(greater) : "r"(a), "r"(b));
+    return greater;
+}
+
 #else /* plain C twins */
-
-static inline int32_t lo_s16(uint32_t word)
-{
-    return (int16_t)(uint16_t)word;
-}
-
-static inline int32_t hi_s16(uint32_t word)
-{
-    return (int16_t)(uint16_t)(word >> 16);
-}
 
 static inline int32_t smlabb(uint32_t a, uint32_t b, int32_t sum)
 {
@@ -249,6 +258,18 @@ static inline uint32_t pack_lo(uint32_t a, uint32_t b)
 static inline uint32_t pack_hi(uint32_t a, uint32_t b)
 {
     return (a >> 16) | (b & 0xFFFF0000u);
+}
+
+static inline uint32_t max_s8x4(uint32_t a, uint32_t b)
+{
+    uint32_t greater = 0;
+
+    for (int32_t shift = 0; shift < 32; shift += 8) {
+        uint32_t byte = (int8_t)(uint8_t)(a >> shift) > (int8_t)(uint8_t)(b >> shift) ? a : b;
+
+        greater |= byte & (0xFFu << shift);
+    }
+    return greater;
 }
 
 #endif

@@ -187,6 +187,12 @@ POOL_CASES: list[Case] = [
         ((1, 7, 5, 3), (3, 3), {"stride": (2, 2), "padding": "SAME"}),
         ((2, 5, 5, 2), (2, 3), {"padding": "SAME", "activation": RELU}),
         ((1, 7, 7, 2), (2, 2), {"stride": (3, 3), "activation": RELU6}),
+        ((1, 5, 4, 64), (5, 4), {}),
+        ((1, 25, 5, 7), (25, 5), {"activation": RELU6}),
+        ((2, 7, 5, 5), (3, 3), {"stride": (2, 2), "padding": "SAME"}),
+        ((1, 4, 9, 13), (4, 6), {"stride": (1, 3), "activation": RELU}),
+        ((1, 17, 16, 4), (16, 16), {}),
+        ((1, 17, 17, 4), (17, 17), {"padding": "SAME"}),
     )
 ]
 
@@ -197,6 +203,11 @@ MEAN_CASES: list[Case] = [
     lambda b: b.mean(b.input((2, 3, 4)), (0, 2)),
     lambda b: b.mean(b.input((3, 7)), (1,), keep_dims=True),
     lambda b: b.mean(b.input((1, 1, 1, 5)), (1, 2)),
+    lambda b: b.mean(b.input((2, 7, 7, 9)), (1, 2)),
+    lambda b: b.mean(b.input((3, 6, 5, 4)), (2,)),
+    lambda b: b.mean(b.input((1, 16, 16, 8)), (1, 2)),
+    lambda b: b.mean(b.input((1, 17, 16, 8)), (1, 2)),
+    lambda b: b.mean(b.input((8, 11)), (0,)),
 ]
 
 
@@ -235,6 +246,9 @@ ELEMENTWISE_CASES: list[Case] = [
         elementwise(cls, (4, 1), (1, 6)),
         with_constant(cls, (1, 3, 3, 4), (4,), first=False),
         with_constant(cls, (1, 3, 3, 4), (1, 3, 3, 4), first=True),
+        elementwise(cls, (1, 31), (1, 31)),
+        elementwise(cls, (1, 3, 64), (3, 64)),
+        elementwise(cls, (1, 5, 3, 8), (1, 5, 1, 8)),
         twice(cls),
     )
 ]
