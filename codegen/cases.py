@@ -29,7 +29,9 @@ from codegen.kernels.context import Array, constant_name
 from codegen.limits import BoardLimits
 from codegen.liveness import aligned
 from codegen.manifest import BuildEntry, LayerEntry, Manifest, ModelEntry, TensorEntry
-from codegen.plan_file import FlagSet
+from codegen.placement import Placement, placed
+from codegen.plan_file import FlagSet, Memory
+from codegen.sharing import unique_arrays
 
 _FNV_OFFSET, _FNV_PRIME = 2166136261, 16777619  # FNV-1a, 32 bits: RFC 9923
 _ALIGNMENT = 16
@@ -44,10 +46,11 @@ _SIGN = re.compile(r"([=(,] ?)-(?=#)")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One op of a graph, by its index, with one kernel."""
+    """One op of a graph, by its index, with one kernel and its constants in one memory."""
 
     op: int
     kernel: Kernel
+    weights: Memory = "flash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def arena_bytes(graph: Graph, cases: Sequence[Case], board: BoardLimits) -> int:
 
 
 def constant_bytes(graph: Graph, case: Case) -> int:
-    """Bytes of flash for a case's weights and tables."""
+    """Bytes of a case's weights and tables."""
     return case.kernel.context(graph, graph.ops[case.op]).constant_bytes
 
 
@@ -104,6 +107,7 @@ def shape_of(graph: Graph, case: Case) -> dict[str, Any]:
             for tensor in tensors
         ],
         "constants": [[array.c_type, array.values.size] for array in context.arrays],
+        "weights": case.weights,
         "c": hashlib.sha256(masked.encode()).hexdigest(),
     }
 
@@ -114,10 +118,11 @@ def generate_cases(
     """The program of these cases; layer LAYERS_PER_CASE * i of its manifest is case i."""
     arena = _arena(graph, cases, board)
     layers: list[Layer] = []
+    calls: list[str] = []
     arrays: list[Array] = []
     for number, case in enumerate(cases):
         op = dataclasses.replace(graph.ops[case.op], name=symbol(number))
-        context = case.kernel.context(graph, op)
+        context = placed(case.kernel.context(graph, op), Placement(case.weights))
         offsets = _input_offsets(graph, op)
         arguments = [
             f"at({offsets[tensor]})"
@@ -128,12 +133,15 @@ def generate_cases(
         arguments.append(f"at({arena.output})")
         if context.scratch_bytes:
             arguments.append(f"at({arena.scratch})")
-        layers.append(Layer(context, case.kernel, ", ".join(arguments), ""))
+        layers.append(Layer(context, case.kernel, ""))
+        calls.append(f"{context.symbol}({', '.join(arguments)})")
         arrays += context.arrays
-    digest = hashlib.sha256(repr([(case.op, case.kernel.name) for case in cases]).encode())
+    digest = hashlib.sha256(
+        repr([(case.op, case.kernel.name, case.weights) for case in cases]).encode()
+    )
     digest.update(graph.sha256.encode())
     sha256 = digest.hexdigest()
-    unique, same = _unique(arrays)
+    unique, same = unique_arrays(arrays)
     env = environment()
 
     def render(template: str, **names: object) -> str:
@@ -153,13 +161,16 @@ def generate_cases(
             board=board,
             arena=arena,
             layers=layers,
+            calls=calls,
             out_bytes=[graph.tensors[graph.ops[case.op].outputs[0]].size_bytes for case in cases],
             sha256=sha256,
             fnv_offset=_FNV_OFFSET,
             fnv_prime=_FNV_PRIME,
         ),
         "model_weights.c": render("model_weights.c.j2", arrays=unique),
-        "model_weights.h": render("model_weights.h.j2", arrays=unique, same=same),
+        "model_weights.h": render(
+            "model_weights.h.j2", arrays=unique, same=same, stream_offset=board.stream_offset
+        ),
     }
     entries: list[LayerEntry] = []
     for layer in layers:
@@ -248,18 +259,3 @@ def _arena(graph: Graph, cases: Sequence[Case], board: BoardLimits) -> _Arena:
     scratch = in_bytes + out_bytes
     checksums = scratch + aligned(scratch_bytes, _ALIGNMENT)
     return _Arena(in_bytes, scratch, checksums, checksums + 4 * len(cases))
-
-
-def _unique(arrays: Sequence[Array]) -> tuple[list[Array], list[tuple[str, str]]]:
-    """Arrays of different content, and the names of the others with the name of their equal."""
-    first: dict[tuple[str, bytes], str] = {}
-    unique: list[Array] = []
-    same: list[tuple[str, str]] = []
-    for array in arrays:
-        key = (array.c_type, array.values.tobytes())
-        if key in first:
-            same.append((array.name, first[key]))
-        else:
-            first[key] = array.name
-            unique.append(array)
-    return unique, same

@@ -19,7 +19,7 @@ from codegen.ir import Alias, Graph, Op
 from codegen.kernels import Cost, Kernel, candidates, choose, working_bytes
 from codegen.limits import BoardLimits
 from codegen.liveness import Liveness, liveness
-from codegen.patching import in_strips, stage_height, stage_limit
+from codegen.patching import WHOLE, Strips, in_strips, stage_height, stage_limit
 from codegen.planner import Overlap, Plan, plan
 from codegen.sharing import signature
 
@@ -35,22 +35,19 @@ _MAX_SLOWDOWN = 4
 _STRIP_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 
 
-@dataclass(frozen=True, slots=True)
-class Strips:
-    """The first `ops` ops of a network in `count` strips; 1: as they are."""
-
-    ops: int = 0
-    count: int = 1
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """A graph, perhaps in strips, with a kernel for each op that needs one, and the plan."""
+    """A graph, perhaps in strips, with a kernel for each op that needs one, and the plan.
+
+    `is_fitted` where memory had a say that the objective did not give it: what is best for that
+    would not fit the board's RAM.
+    """
 
     graph: Graph
     strips: Strips
     kernels: dict[int, Kernel]
     memory: Plan
+    is_fitted: bool = False
 
 
 def choose_for(graph: Graph, objective: Objective, board: BoardLimits) -> Choice:
@@ -60,8 +57,14 @@ def choose_for(graph: Graph, objective: Objective, board: BoardLimits) -> Choice
         kernels = {i: choose(graph, op, "flash", board) for i, op in ops_with_kernels(graph)}
         memory = planned(graph, kernels, board)
         if memory.arena_bytes <= board.arena_limit_bytes:
-            return Choice(graph, Strips(), kernels, memory)
-    return _quickest(graph, costs, 0 if objective == "sram" else board.arena_limit_bytes)
+            return Choice(graph, WHOLE, kernels, memory)
+    if objective == "latency":
+        kernels = {i: costs.choices(graph, op)[0][0] for i, op in ops_with_kernels(graph)}
+        memory = _Case(graph, costs, kernels).plan()
+        if memory.arena_bytes <= board.arena_limit_bytes:
+            return Choice(graph, WHOLE, kernels, memory)
+    limit_bytes = 0 if objective == "sram" else board.arena_limit_bytes
+    return replace(_quickest(graph, costs, limit_bytes), is_fitted=objective != "sram")
 
 
 def ops_with_kernels(graph: Graph) -> list[tuple[int, Op]]:
@@ -70,7 +73,7 @@ def ops_with_kernels(graph: Graph) -> list[tuple[int, Op]]:
 
 
 def planned(
-    graph: Graph, kernels: Mapping[int, Kernel], board: BoardLimits, *, strips: Strips = Strips()
+    graph: Graph, kernels: Mapping[int, Kernel], board: BoardLimits, *, strips: Strips = WHOLE
 ) -> Plan:
     """The plan of a graph whose ops run with these kernels."""
     return _Case(graph, Costs(board), dict(kernels), strips).plan()
@@ -109,7 +112,7 @@ class _Case:
     graph: Graph
     costs: Costs
     kernels: dict[int, Kernel]
-    strips: Strips = Strips()
+    strips: Strips = WHOLE
 
     def cost(self, index: int) -> Cost:
         """What an op costs with its kernel."""
@@ -172,13 +175,6 @@ class _Case:
 
 def _quickest(graph: Graph, costs: Costs, limit_bytes: int) -> Choice:
     """The quickest plan with an arena up to a limit; if there is none, with the smallest arena."""
-    fastest = _Case(
-        graph, costs, {i: costs.choices(graph, op)[0][0] for i, op in ops_with_kernels(graph)}
-    )
-    if fastest.lives().lower_bound_bytes <= limit_bytes:
-        memory = fastest.plan()
-        if memory.arena_bytes <= limit_bytes:
-            return Choice(graph, Strips(), fastest.kernels, memory)
     case = _smallest(graph, costs)
     memory = case.plan(limit_bytes)
     if memory.arena_bytes > limit_bytes:
@@ -186,7 +182,7 @@ def _quickest(graph: Graph, costs: Costs, limit_bytes: int) -> Choice:
     return _quicker(case, memory, max(limit_bytes, memory.arena_bytes))
 
 
-def _smallest(graph: Graph, costs: Costs, strips: Strips = Strips()) -> _Case:
+def _smallest(graph: Graph, costs: Costs, strips: Strips = WHOLE) -> _Case:
     """The kernels that need the least memory."""
     case = _Case(graph, costs, {}, strips)
     for index, op in ops_with_kernels(graph):
@@ -199,8 +195,7 @@ def _smallest(graph: Graph, costs: Costs, strips: Strips = Strips()) -> _Case:
 
 def _best_strips(whole: _Case, memory: Plan, limit_bytes: int) -> tuple[_Case, Plan]:
     """The best number of ops and strips, or the whole ops where those need no more memory."""
-    graph = whole.graph.with_ops(tuple(whole.graph.ops[index] for index in memory.order))
-    live_bytes = _smallest(graph, whole.costs).lives().live_bytes
+    graph, live_bytes = whole.graph, whole.lives().live_bytes
     stages: list[tuple[int, _Case]] = []
     for length in range(2, stage_limit(graph) + 1):
         # What comes after the stage stays as it is.

@@ -31,7 +31,8 @@ from codegen.cases import (
     shape_of,
     symbol,
 )
-from codegen.engines.tiny import compiler_flags, ops_with_kernels
+from codegen.choice import ops_with_kernels
+from codegen.engines.tiny import compiler_flags
 from codegen.generate import write_generated
 from codegen.ir import Graph, Op
 from codegen.kernels import Cost, Kernel, candidates, working_bytes

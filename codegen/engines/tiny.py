@@ -7,20 +7,25 @@ codegen/kernels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 from codegen import passes
+from codegen.calls import Argument, Call, blocks
+from codegen.choice import choose_for, ops_with_kernels, planned
 from codegen.emit import banner, environment
-from codegen.engines import Generated, Job, Objective, register
+from codegen.engines import Generated, Job, register
 from codegen.errors import DoesNotFit
 from codegen.ir import Alias, DType, Graph, Op, Tensor, op_macs
-from codegen.kernels import Kernel, choose
+from codegen.kernels import Kernel
 from codegen.kernels.context import Array, Context, constant_name
 from codegen.limits import STACK_RESERVE_BYTES, BoardLimits
 from codegen.manifest import BuildEntry, LayerEntry, Manifest, model_entry, tensor_entry
-from codegen.plan_file import FlagSet, kernels_of, require_for
-from codegen.planner import Overlap, Plan, plan, require_fit
+from codegen.patching import WHOLE, Strips
+from codegen.placement import Placement, default_placements, placed, require_room
+from codegen.plan_file import FlagSet, choices_of, graph_of, require_for
+from codegen.planner import Overlap, Plan, require_fit
+from codegen.sharing import functions, unique_arrays
 
 #: Measured on the four MLPerf Tiny models and person_detect (virtual boards): -O3 needs up to 20 %
 #: fewer cycles than -O2. Scheduling before register allocation spills sums on the M4 (up to 7 %
@@ -38,11 +43,10 @@ _MODEL_DTYPES = {
 
 
 class Layer(NamedTuple):
-    """One op as model.c.j2 sees it: its kernel, what the kernel's template needs, and the call."""
+    """One C function as model.c.j2 sees it: its kernel, and what the kernel's template needs."""
 
     op: Context
     kernel: Kernel
-    arguments: str
     aliasing: str
 
 
@@ -69,9 +73,8 @@ class ModelIo:
 def generate_tiny(job: Job) -> Generated:
     """C for one model: model.c with the functions and model_weights.c with the constants.
 
-    A tuned plan says which kernels; else the objective does. Where the arena of the objective's
-    kernels is larger than the board's RAM, the kernels are those with the least scratch, and the
-    manifest says so.
+    A tuned plan says which kernels; else the objective does (codegen/choice.py). Where that had to
+    look for an arena that fits the board's RAM, and where ops run in strips, the manifest says so.
 
     Raises:
         PlanRefused: the plan is not for this model and board.
@@ -80,44 +83,27 @@ def generate_tiny(job: Job) -> Generated:
     """
     graph = passes.run(job.graph)
     _require_each_tensor_fits(job, graph)
-    options: dict[str, str] = {"objective": job.options.objective}
+    options: dict[str, Any] = {"objective": job.options.objective}
+    placements: dict[int, Placement] | None = None
     if (tuned := job.options.plan) is not None:
         require_for(tuned, graph.sha256, job.board.board)
         options = {"objective": tuned.objective, "plan": tuned.sha256}
-        kernels = kernels_of(tuned, graph, ops_with_kernels(graph))
-        memory = planned(graph, kernels, job.board)
+        graph = graph_of(tuned, graph)
+        choices = choices_of(tuned, graph, ops_with_kernels(graph))
+        kernels = {index: kernel for index, (kernel, _) in choices.items()}
+        placements = {index: Placement(weights) for index, (_, weights) in choices.items()}
+        memory = planned(graph, kernels, job.board, strips=tuned.strips)
+        strips = tuned.strips
     else:
-        kernels, memory = _chosen_for(graph, job.options.objective, job.board)
-        if memory.arena_bytes > job.board.arena_limit_bytes and job.options.objective != "sram":
-            kernels, memory = _chosen_for(graph, "sram", job.board)
-            options["kernels"] = "sram"
+        choice = choose_for(graph, job.options.objective, job.board)
+        graph, kernels, memory = choice.graph, choice.kernels, choice.memory
+        strips = choice.strips
+        if choice.is_fitted:
+            options["kernels"] = "that fit"
+    if strips != WHOLE:
+        options["strips"] = asdict(strips)
     require_fit(graph, memory, job.board.arena_limit_bytes, _arena_words(job))
-    return emit_model(job, graph, kernels, memory, options)
-
-
-def _chosen_for(
-    graph: Graph, objective: Objective, board: BoardLimits
-) -> tuple[dict[int, Kernel], Plan]:
-    """The kernel of each op that is best for an objective, and the plan with these kernels."""
-    kernels = {index: choose(graph, op, objective, board) for index, op in ops_with_kernels(graph)}
-    return kernels, planned(graph, kernels, board)
-
-
-def ops_with_kernels(graph: Graph) -> list[tuple[int, Op]]:
-    """Ops that need a kernel, with their indices: all but those that are only views."""
-    return [(index, op) for index, op in enumerate(graph.ops) if not isinstance(op, Alias)]
-
-
-def planned(graph: Graph, kernels: Mapping[int, Kernel], board: BoardLimits) -> Plan:
-    """The plan of a graph whose ops run with these kernels."""
-    costs = {
-        index: kernel.cost(graph, graph.ops[index], board) for index, kernel in kernels.items()
-    }
-    return plan(
-        graph,
-        scratch={index: cost.scratch_bytes for index, cost in costs.items() if cost.scratch_bytes},
-        overlaps={index: cost.overlaps for index, cost in costs.items() if cost.overlaps},
-    )
+    return emit_model(job, graph, kernels, memory, options, placements)
 
 
 def _arena_words(job: Job) -> str:
@@ -140,7 +126,8 @@ def emit_model(
     graph: Graph,
     kernels: Mapping[int, Kernel],
     memory: Plan,
-    options: Mapping[str, str],
+    options: Mapping[str, Any],
+    placements: Mapping[int, Placement] | None = None,
 ) -> Generated:
     """C for a graph that has been planned.
 
@@ -150,16 +137,28 @@ def emit_model(
         kernels: by index of the op; RESHAPE has none, because its output is its input.
         memory: offsets of tensors and scratch.
         options: how kernels and plan were chosen; for the banner and the manifest.
+        placements: memories of the constants by index of the op; by default those of the objective.
 
     Raises:
-        DoesNotFit: the constants are larger than the board's flash.
+        DoesNotFit: the constants are larger than the board's flash, or copies than its RAM.
     """
-    layers = [
-        _layer(job.board, graph, memory, index, kernels[index])
-        for index in memory.order
-        if index in kernels
-    ]
-    arrays = [array for layer in layers for array in layer.op.arrays]
+    shared = functions(graph, kernels, memory.order)
+    contexts = {index: kernels[index].context(graph, graph.ops[index]) for index in shared}
+    if placements is None:
+        placements = default_placements(
+            contexts, job.board, options["objective"], memory.arena_bytes
+        )
+    require_room(contexts, placements, job.board, memory.arena_bytes)
+    layers: list[Layer] = []
+    calls: dict[int, Call] = {}
+    for first, ops in shared.items():
+        context = placed(contexts[first], placements.get(first, Placement()))
+        for index in ops:
+            calls[index] = _call(graph, graph.ops[index], context, len(layers))
+        aliasing = _aliasing(kernels[first].cost(graph, graph.ops[first], job.board).overlaps)
+        layers.append(Layer(context, kernels[first], aliasing))
+    ordered_calls = [calls[index] for index in memory.order if index in calls]
+    arrays, same = unique_arrays(array for layer in layers for array in layer.op.arrays)
     weights_bytes = sum(array.size_bytes for array in arrays)
     if weights_bytes > job.board.flash_bytes:
         raise DoesNotFit(
@@ -169,20 +168,25 @@ def emit_model(
             max(layers, key=lambda layer: layer.op.constant_bytes).op.symbol,
         )
     return Generated(
-        sources=_sources(job, graph, memory, options, layers, arrays),
-        manifest=_manifest(job, graph, memory, options, layers, weights_bytes),
+        sources=_sources(job, graph, memory, options, layers, ordered_calls, arrays, same),
+        manifest=_manifest(job, graph, memory, options, layers, ordered_calls, weights_bytes),
     )
 
 
-def _layer(board: BoardLimits, graph: Graph, memory: Plan, index: int, kernel: Kernel) -> Layer:
-    op = graph.ops[index]
-    context = kernel.context(graph, op)
-    arguments = [_operand(graph, op, position) for position in context.operands]
-    arguments += [f"at({_tensor_place(graph.tensors[i])})" for i in op.outputs]
+def _call(graph: Graph, op: Op, context: Context, layer: int) -> Call:
+    """The call of an op's function, whose constants are those of the function's first op."""
+    arguments = []
+    for position in context.operands:
+        tensor = graph.tensors[op.inputs[position]]
+        if tensor.is_constant:
+            name = constant_name(replace(op, name=context.symbol), position)
+            arguments.append(Argument(name, is_place=False))
+        else:
+            arguments.append(Argument(_tensor_place(tensor)))
+    arguments += [Argument(_tensor_place(graph.tensors[i])) for i in op.outputs]
     if context.scratch_bytes:
-        arguments.append(f"at({_scratch_place(op)})")
-    aliasing = _aliasing(kernel.cost(graph, op, board).overlaps)
-    return Layer(context, kernel, ", ".join(arguments), aliasing)
+        arguments.append(Argument(_scratch_place(op)))
+    return Call(context.symbol, tuple(arguments), layer)
 
 
 def _aliasing(overlaps: tuple[Overlap, ...]) -> str:
@@ -195,13 +199,6 @@ def _aliasing(overlaps: tuple[Overlap, ...]) -> str:
     return (
         f"The output may lie over the input if it starts {first.distance:,} or more bytes below it."
     )
-
-
-def _operand(graph: Graph, op: Op, position: int) -> str:
-    tensor = graph.tensors[op.inputs[position]]
-    if tensor.is_constant:
-        return constant_name(op, position)
-    return f"at({_tensor_place(tensor)})"
 
 
 def _tensor_place(tensor: Tensor) -> str:
@@ -254,14 +251,19 @@ def _sources(
     job: Job,
     graph: Graph,
     memory: Plan,
-    options: Mapping[str, str],
+    options: Mapping[str, Any],
     layers: list[Layer],
+    calls: list[Call],
     arrays: list[Array],
+    same: list[tuple[str, str]],
 ) -> dict[str, str]:
     env = environment()
     choice = f"objective {options['objective']}"
     if "kernels" in options:
-        choice += f", kernels for {options['kernels']}"
+        choice += f", kernels {options['kernels']}"
+    if "strips" in options:
+        strips = Strips(**options["strips"])
+        choice += f", {strips.count} strips of the first {strips.ops} ops"
     if "plan" in options:
         choice += f", plan {options['plan'][:16]}"
 
@@ -282,12 +284,15 @@ def _sources(
             memory=memory,
             board=job.board,
             layers=layers,
+            blocks=blocks(calls),
             places=_places(graph, memory),
             inputs=_model_io(graph.tensors[i] for i in graph.inputs),
             outputs=_model_io(graph.tensors[i] for i in graph.outputs),
         ),
         "model_weights.c": render("model_weights.c.j2", arrays=arrays),
-        "model_weights.h": render("model_weights.h.j2", arrays=arrays),
+        "model_weights.h": render(
+            "model_weights.h.j2", arrays=arrays, same=same, stream_offset=job.board.stream_offset
+        ),
     }
 
 
@@ -306,8 +311,9 @@ def _manifest(
     job: Job,
     graph: Graph,
     memory: Plan,
-    options: Mapping[str, str],
+    options: Mapping[str, Any],
     layers: list[Layer],
+    calls: list[Call],
     weights_bytes: int,
 ) -> Manifest:
     return Manifest(
@@ -317,7 +323,7 @@ def _manifest(
         board=job.board.board,
         inputs=tuple(tensor_entry(graph.tensors[i]) for i in graph.inputs),
         outputs=tuple(tensor_entry(graph.tensors[i]) for i in graph.outputs),
-        layers=_layer_entries(job.graph, layers),
+        layers=_layer_entries(job.graph, layers, calls),
         arena_bytes=memory.arena_bytes,
         scratch_bytes=memory.scratch_bytes,
         weights_bytes=weights_bytes,
@@ -325,25 +331,33 @@ def _manifest(
     )
 
 
-def _layer_entries(imported: Graph, layers: list[Layer]) -> tuple[LayerEntry, ...]:
+def _layer_entries(
+    imported: Graph, layers: list[Layer], calls: list[Call]
+) -> tuple[LayerEntry, ...]:
     """The manifest's layers; an operator that became several ops is shared out by their MACs."""
     nominal: dict[int, int] = {}
     for op in imported.ops:
         nominal[op.source] = nominal.get(op.source, 0) + op_macs(imported, op)
+    macs = [0] * len(layers)
     computed: dict[int, int] = {}
-    for layer in layers:
-        computed[layer.op.source] = computed.get(layer.op.source, 0) + layer.op.macs
+    for call in calls:
+        context = layers[call.layer].op
+        macs[call.layer] += context.macs
+        computed[context.source] = computed.get(context.source, 0) + context.macs
     entries = []
-    for layer in layers:
+    for layer, layer_macs in zip(layers, macs, strict=True):
         context = layer.op
-        macs = nominal.get(context.source, 0) * context.macs // max(1, computed[context.source])
+        share = nominal.get(context.source, 0) * layer_macs // max(1, computed[context.source])
         entries.append(
             LayerEntry(
                 context.symbol,
                 context.kind,
-                context.macs,
+                layer_macs,
                 layer.kernel.name,
-                None if macs == context.macs else macs,
+                None if share == layer_macs else share,
+                next(
+                    (array.memory for array in context.arrays if array.memory != "flash"), "flash"
+                ),
             )
         )
     return tuple(entries)

@@ -207,7 +207,7 @@ void bench_infer(void)
 
 static void mark(uint32_t layer)
 {
-    layer_cycles[layer] = less_overhead(lap_cycles(), empty_lap_cycles);
+    layer_cycles[layer] += less_overhead(lap_cycles(), empty_lap_cycles);
 }
 
 bool bench_has_layer_table(void)
