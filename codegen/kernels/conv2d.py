@@ -31,6 +31,8 @@ from codegen.requantization import Product, Scaling, plain_table, product, scali
 TILE_PIXELS = 2
 #: Steps of two elements in a pass of dot_4x2's loop (DOT_4X2_UNROLLED).
 DOT_UNROLLED = 8
+#: Of the padded rows that are there together, where a variant is for speed.
+MOST_BAND_BYTES = 2048
 #: Places by which the sum of the second channel of a pair stands to the left.
 PAIR_SHIFT = 8
 #: What dot_4x2 reads behind the columns and does not use.
@@ -157,6 +159,65 @@ VARIANTS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Padded rows of the input in scratch, from which the windows of some rows of output are cut.
+
+    Args:
+        out_rows: rows of output.
+        in_rows: rows of input that they need.
+        lead: bytes before a row, so that its image lies as in the input, on words.
+        left: bytes of padding before the image.
+        copied: bytes of the image in a row.
+        right: bytes of padding behind them.
+        offset: bytes of scratch in front of the band.
+    """
+
+    out_rows: int
+    in_rows: int
+    lead: int
+    left: int
+    copied: int
+    right: int
+    offset: int
+
+    @property
+    def row_bytes(self) -> int:
+        """From row to row."""
+        used = self.lead + self.left + self.copied + self.right
+        return used + -used % 4
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all rows."""
+        return self.in_rows * self.row_bytes
+
+
+def _band(shape: Window, offset: int, most_bytes: int) -> Band | None:
+    """The band of as many rows of output as fit, at least one; None if no window needs padding."""
+    if not shape.is_padded:
+        return None
+    reach = (
+        (shape.out_w - 1) * shape.stride_w + (shape.kw - 1) * shape.dilation_w + 1
+    ) * shape.in_c
+    left = min(shape.pad_left * shape.in_c, reach)
+    copied = max(min(shape.in_w * shape.in_c, reach - left), 0)
+
+    def rows(out_rows: int) -> Band:
+        in_rows = (out_rows - 1) * shape.stride_h + (shape.kh - 1) * shape.dilation_h + 1
+        right = reach - left - copied
+        return Band(out_rows, in_rows, -left % 4, left, copied, right, offset)
+
+    # All pixels of a band can be paired, except in the last one.
+    step = 1 + shape.out_w % 2
+    out_rows = min(step, shape.out_h)
+    while (
+        out_rows < shape.out_h and rows(min(out_rows + step, shape.out_h)).size_bytes <= most_bytes
+    ):
+        out_rows = min(out_rows + step, shape.out_h)
+    return rows(out_rows)
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ConvContext(Context):
     """conv2d_pointwise_s8, conv2d_column_s8 and conv2d_plain_s8.
@@ -168,6 +229,7 @@ class ConvContext(Context):
     depth: int
     variant: Variant | None
     scaling: Scaling | None
+    band: Band | None
     in_zp: int
     out_zp: int
     act_min: int
@@ -228,11 +290,6 @@ class ConvContext(Context):
         return scaling.clamp(scaling.call(sum_a, channel)), scaling.clamp(b)
 
     @property
-    def copy_padded(self) -> str:
-        """The function of column.h for a run that reaches over the edge of the image."""
-        return "column_copy_padded" if self.window.in_c % 4 else "column_copy_padded_groups"
-
-    @property
     def pairs_left(self) -> tuple[int, ...]:
         """How many channels each pair has after the last tile of four: (), (1,), (2,) or (2, 1)."""
         left = self.window.out_c % 4
@@ -282,9 +339,20 @@ def _columns_bytes(shape: Window, block: int) -> int:
     return block * _depth(shape) * 2 + DOT_READ_AHEAD_BYTES
 
 
-def _scratch_bytes(shape: Window, variant: Variant, weight_words: int) -> int:
+def _unpadded_bytes(shape: Window, variant: Variant, weight_words: int) -> int:
+    """Scratch for columns and a copy of the weights."""
     copy_bytes = 4 * (weight_words + 1) if variant.copied else 0
     return _columns_bytes(shape, variant.block) + copy_bytes
+
+
+def _scratch_bytes(shape: Window, variant: Variant, weight_words: int) -> int:
+    band = _variant_band(shape, variant, weight_words)
+    return _unpadded_bytes(shape, variant, weight_words) + (band.size_bytes if band else 0)
+
+
+def _variant_band(shape: Window, variant: Variant, weight_words: int) -> Band | None:
+    most_bytes = MOST_BAND_BYTES if variant.block > TILE_PIXELS else 0
+    return _band(shape, _unpadded_bytes(shape, variant, weight_words), most_bytes)
 
 
 def _weight_words(shape: Window, scales: Scaling) -> int:
@@ -335,6 +403,7 @@ def _product_context(graph: Graph, op: Op, *, variant: Variant) -> ConvContext:
         stream,
         f"{shape.out_c} channels in tiles of four, then in pairs ({variant.layout}, order of"
         f" dot_4x2), {_depth(shape)} deep; behind each tile its {scales.comment}",
+        in_order=True,
     )
     return _context(
         graph,
@@ -343,6 +412,7 @@ def _product_context(graph: Graph, op: Op, *, variant: Variant) -> ConvContext:
         (array,),
         variant=variant,
         scaling=scales,
+        band=_variant_band(shape, variant, stream.size),
         scratch_bytes=_scratch_bytes(shape, variant, stream.size),
     )
 
@@ -355,6 +425,7 @@ def _context(
     *,
     variant: Variant | None = None,
     scaling: Scaling | None = None,
+    band: Band | None = None,
     scratch_bytes: int = 0,
 ) -> ConvContext:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
@@ -366,6 +437,7 @@ def _context(
         depth=_depth(shape),
         variant=variant,
         scaling=scaling,
+        band=band,
         in_zp=quant.in_zp,
         out_zp=quant.out_zp,
         act_min=quant.act_min,
@@ -373,28 +445,49 @@ def _context(
     )
 
 
-def _steps(shape: Window, pixels_per_step: int) -> Overlap:
-    """The overlap of kernels that read whole windows of some pixels and then write those pixels."""
-    pixel = np.arange(shape.batch * shape.pixels, dtype=np.int64)
-    starts = pixel[::pixels_per_step]
+def _steps(shape: Window, starts: NDArray[np.int64]) -> Overlap:
+    """The overlap of kernels that read whole windows of some pixels and then write those pixels.
+
+    Args:
+        shape: of the layer.
+        starts: first pixel of each step, of all images.
+    """
+    pixel = np.arange(shape.all_pixels, dtype=np.int64)
     lowest_read = np.minimum.reduceat(shape.lowest_read(pixel), starts)
-    written_end = np.minimum(starts + pixels_per_step, pixel.size) * shape.out_c
+    written_end = np.append(starts[1:], pixel.size) * shape.out_c
     return forward_overlap(lowest_read, written_end)
+
+
+def _block_starts(shape: Window, variant: Variant, band: Band | None) -> NDArray[np.int64]:
+    """The first pixel of each block of conv2d_column_s8: blocks end with a band or an image."""
+    band_pixels = band.out_rows * shape.out_w if band else shape.pixels
+    in_band = np.arange(shape.pixels) % band_pixels
+    starts = np.flatnonzero(in_band % variant.block == 0)
+    return (np.arange(shape.batch)[:, None] * shape.pixels + starts).reshape(-1)
 
 
 def _pointwise_cost(graph: Graph, op: Op, board: BoardLimits, *, variant: Variant) -> Cost:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     shape = window(graph, op)
+    starts = np.arange(0, shape.all_pixels, variant.block)
     return _product_cost(
-        graph, op, board, variant, column_cycles=2 * shape.in_c + 8, code_bytes=200
+        graph, op, board, variant, starts, column_cycles=2 * shape.in_c + 8, code_bytes=200
     )
 
 
 def _column_cost(graph: Graph, op: Op, board: BoardLimits, *, variant: Variant) -> Cost:
-    assert isinstance(op, Conv2D | DepthwiseConv2D)
-    shape = window(graph, op)
-    column_cycles = 3 * _depth(shape) + 12 * shape.kh + 20
-    return _product_cost(graph, op, board, variant, column_cycles=column_cycles, code_bytes=600)
+    shape, layer = _as_convolution(graph, op)
+    band = _variant_band(shape, variant, _weight_words(shape, scaling(layer)))
+    column_cycles = 2 * _depth(shape) + 12 * shape.kh + 20
+    return _product_cost(
+        graph,
+        op,
+        board,
+        variant,
+        _block_starts(shape, variant, band),
+        column_cycles=column_cycles,
+        code_bytes=500,
+    )
 
 
 def _product_cost(
@@ -402,6 +495,7 @@ def _product_cost(
     op: Op,
     board: BoardLimits,
     variant: Variant,
+    starts: NDArray[np.int64],
     *,
     column_cycles: int,
     code_bytes: int,
@@ -413,7 +507,7 @@ def _product_cost(
         cycles=product_cycles + shape.all_pixels * column_cycles,
         flash_bytes=4 * words + code_bytes,
         scratch_bytes=_scratch_bytes(shape, variant, words),
-        overlaps=(_steps(shape, variant.block),),
+        overlaps=(_steps(shape, starts),),
     )
 
 

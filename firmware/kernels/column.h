@@ -11,6 +11,7 @@
 #ifndef COLUMN_H
 #define COLUMN_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "intrinsics.h"
@@ -44,41 +45,26 @@ static inline __attribute__((always_inline)) void column_copy_two(int16_t *group
     }
 }
 
-/* As column_copy_two for one pixel, of whose run only elements first..last-1 lie in the image; the others are the input's zero
- * point. `offset` (of element 0 from `in`) may be outside the tensor, the elements that are read are not. */
-static inline void column_copy_padded(int16_t *groups, int16_t *columns, int32_t rest, const int8_t *in, int32_t offset,
-                                      int32_t first, int32_t last, int32_t count, int32_t zero_point)
+/* A row of the image between `left` and `right` bytes of the input's zero point; without an image (NULL) all of it is that. */
+static inline void band_row(int8_t *to, const int8_t *from, int32_t left, int32_t count, int32_t right, int32_t zero_point)
 {
-    /* Where element i of a group of four goes. */
-    static const uint8_t place[4] = {0, 4, 1, 5};
-    int32_t in_groups = count / 4 * 4;
+    int32_t i = 0;
 
-    for (int32_t i = 0; i < count; i++) {
-        int32_t element = i >= first && i < last ? in[offset + i] : zero_point;
-        int16_t *to = i < in_groups ? &groups[i / 4 * 8 + place[i % 4]] : &columns[column_place(rest + i - in_groups)];
-
-        *to = (int16_t)element;
+    if (from == NULL) {
+        left += count;
+        count = 0;
     }
-}
-
-/* As column_copy_padded where first, last and count are multiples of 4: no group is partly in the image. */
-static inline void column_copy_padded_groups(int16_t *groups, const int8_t *in, int32_t offset, int32_t first, int32_t last,
-                                             int32_t count, int32_t zero_point)
-{
-    uint32_t two = pack_s16(zero_point, zero_point);
-
-    for (int32_t i = 0; i < count; i += 4) {
-        uint32_t even = two;
-        uint32_t odd = two;
-
-        if (i >= first && i < last) {
-            uint32_t bytes = load_u32(&in[offset + i]);
-
-            even = sxtb16(bytes);
-            odd = sxtb16_ror8(bytes);
-        }
-        store_u32(&groups[2 * i], even);
-        store_u32(&groups[2 * i + 4], odd);
+    for (; left > 0; left--) {
+        *to++ = (int8_t)zero_point;
+    }
+    for (; i + 16 <= count; i += 16) {
+        memcpy(&to[i], &from[i], 16);
+    }
+    for (; i < count; i++) {
+        to[i] = from[i];
+    }
+    for (; right > 0; right--) {
+        to[i++] = (int8_t)zero_point;
     }
 }
 
