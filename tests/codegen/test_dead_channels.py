@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_runner import LIMITS
 from networks import random_network, with_dead_channels
 
 from codegen import ir, passes, reference
 from codegen.check import check
+from codegen.generate import generate
 from codegen.import_tflite import import_tflite
 from codegen.intervals import channel_intervals
 from codegen.passes import remove_dead_channels
@@ -276,6 +278,28 @@ def test_effective_macs_of_real_models(name: str, models_dir: Path) -> None:
     assert after.nominal_macs == before.nominal_macs == ir.graph_macs(before)
     assert ir.graph_macs(after) == EFFECTIVE_MACS[name]
     assert_same(before, after, count=1)
+
+
+def test_the_manifest_has_nominal_and_effective_macs_of_each_layer(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    path = models_dir / "vww_96_int8.tflite"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+
+    manifest = generate(
+        path.read_bytes(), name="vww", engine="tiny", board=LIMITS, out_dir=tmp_path
+    )
+
+    effective = {layer.name: layer.macs for layer in manifest.layers}
+    nominal = effective | {
+        layer.name: layer.nominal_macs
+        for layer in manifest.layers
+        if layer.nominal_macs is not None
+    }
+    assert manifest.model.nominal_macs == sum(nominal.values()) == 7_489_664
+    assert manifest.model.effective_macs == sum(effective.values()) == 3_727_313
+    assert (nominal["conv2d_20"], effective["conv2d_20"]) == (6 * 6 * 128 * 128, 6 * 6 * 19 * 15)
 
 
 def network(seed: int, blocks: int, size: int) -> ir.Graph:
