@@ -29,8 +29,8 @@ from codegen.kernels.context import Array, constant_name
 from codegen.limits import BoardLimits
 from codegen.liveness import aligned
 from codegen.manifest import BuildEntry, LayerEntry, Manifest, ModelEntry, TensorEntry
-from codegen.placement import Placement, placed
-from codegen.plan_file import FlagSet, Memory
+from codegen.placement import Memory, Placement, placed
+from codegen.plan_file import FlagSet
 from codegen.sharing import unique_arrays
 
 _FNV_OFFSET, _FNV_PRIME = 2166136261, 16777619  # FNV-1a, 32 bits: RFC 9923

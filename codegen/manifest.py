@@ -38,7 +38,8 @@ class LayerEntry:
     """One layer in execution order; its index is the argument of model_mark_fn.
 
     `macs` are those that are computed, `nominal_macs` those of its operator in the .tflite (None:
-    the same); `kernel` is empty where the engine has no choice.
+    the same); `kernel` is empty where the engine has no choice; `weights` is where its constants
+    lie (codegen/placement.py).
     """
 
     name: str
@@ -46,6 +47,7 @@ class LayerEntry:
     macs: int
     kernel: str = ""
     nominal_macs: int | None = None
+    weights: str = "flash"
 
 
 @dataclass(frozen=True, slots=True)

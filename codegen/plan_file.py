@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -19,6 +19,8 @@ from codegen.ir import Graph, Op
 from codegen.kernels import Kernel, candidates
 from codegen.names import shown
 from codegen.patching import WHOLE, Strips, in_strips, stage_height, stage_limit
+from codegen.placement import MEMORIES, Memory
+from codegen.sharing import signature
 
 SCHEMA = 1
 MAX_BYTES = 4 << 20  # a plan of 2,048 layers is a tenth of this
@@ -26,9 +28,6 @@ MAX_BYTES = 4 << 20  # a plan of 2,048 layers is a tenth of this
 #: Compiler flags by what they are for; engine `tiny` says which they are on a core.
 FlagSet = Literal["fast", "small"]
 FLAG_SETS: tuple[str, ...] = get_args(FlagSet)
-#: Where constants can lie (codegen/placement.py).
-Memory = Literal["flash", "stream", "ram"]
-MEMORIES: tuple[str, ...] = get_args(Memory)
 #: What a plan can be chosen for.
 TunedFor = Literal["latency", "sram", "flash", "energy"]
 TUNED_FOR: tuple[str, ...] = get_args(TunedFor)
@@ -42,10 +41,10 @@ _MAX_STRIPS = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """The choice for one layer.
+    """The choice for one layer, or for several that are equal (codegen/sharing.py).
 
-    `name` is that of the op after the passes, in strips if there are any; `weights` is where its
-    constants lie.
+    `name` is that of one of their ops after the passes, in strips if there are any; `weights` is
+    where its constants lie.
     """
 
     name: str
@@ -63,7 +62,7 @@ class TunedPlan:
         board: id of the board that it was measured on.
         objective: what the choice was made for.
         flags: which of the engine's compiler flags.
-        layers: one entry for each op that has a kernel, in any order.
+        layers: one entry for each op that has a kernel, or several equal ones, in any order.
         strips: which of the first ops run in strips.
         measured: what the network with this plan took; JSON values, for readers only.
         tools: versions of what measured it; JSON values, for readers only.
@@ -165,33 +164,41 @@ def graph_of(plan: TunedPlan, graph: Graph) -> Graph:
     )
 
 
-def kernels_of(plan: TunedPlan, graph: Graph, ops: Iterable[tuple[int, Op]]) -> dict[int, Kernel]:
-    """The kernel of each op by its index.
+def choices_of(
+    plan: TunedPlan, graph: Graph, ops: Iterable[tuple[int, Op]]
+) -> dict[int, tuple[Kernel, Memory]]:
+    """The kernel of each op, and where its constants lie, by the op's index.
 
     Args:
         plan: for this graph's model.
-        graph: after the passes.
+        graph: after the passes, in the plan's strips.
         ops: those that need a kernel, with their indices.
 
     Raises:
         PlanRefused: a layer is missing or unknown, or a kernel does not exist or cannot run it.
     """
-    wanted = {layer.name: layer.kernel for layer in plan.layers}
-    kernels = {}
+    equal: dict[Hashable, list[int]] = {}
     for index, op in ops:
-        if op.name not in wanted:
-            raise PlanRefused(f"it says nothing of layer {op.name!r}; run hil tune again")
-        able = {kernel.name: kernel for kernel in candidates(graph, op)}
-        name = wanted.pop(op.name)
-        if name not in able:
+        equal.setdefault(signature(graph, op), []).append(index)
+    wanted = {layer.name: layer for layer in plan.layers}
+    choices: dict[int, tuple[Kernel, Memory]] = {}
+    for indices in equal.values():
+        first = graph.ops[indices[0]]
+        found = [wanted.pop(name) for i in indices if (name := graph.ops[i].name) in wanted]
+        if len(found) != 1:
+            times = "nothing" if not found else "more than one thing"
+            raise PlanRefused(f"it says {times} of layer {first.name!r}; run hil tune again")
+        able = {kernel.name: kernel for kernel in candidates(graph, first)}
+        kernel = able.get(found[0].kernel)
+        if kernel is None:
             raise PlanRefused(
-                f"no kernel {shown(name)} runs layer {op.name!r}; run hil tune again, or take one "
-                f"of {', '.join(sorted(able))}"
+                f"no kernel {shown(found[0].kernel)} runs layer {first.name!r}; run hil tune "
+                f"again, or take one of {', '.join(sorted(able))}"
             )
-        kernels[index] = able[name]
+        choices.update(dict.fromkeys(indices, (kernel, found[0].weights)))
     if wanted:
         raise PlanRefused(f"the model has no layer {shown(next(iter(wanted)))}; run hil tune again")
-    return kernels
+    return choices
 
 
 def _json(data: bytes) -> Any:

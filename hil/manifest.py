@@ -49,6 +49,7 @@ class Layer:
     macs: int
     kernel: str = ""
     nominal_macs: int | None = None
+    weights: str = "flash"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

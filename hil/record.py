@@ -90,7 +90,8 @@ class LayerCycles:
     """One layer in execution order; cycles include the timer call around it.
 
     `macs` are computed, `nominal_macs` are those of its operator in the .tflite (None: the same);
-    `kernel` is the engine's variant, empty where it has no choice.
+    `kernel` is the engine's variant, empty where it has no choice; `weights` is where its constants
+    lie: in flash, in flash read through another address (stream), or copied to ram.
     """
 
     name: str
@@ -99,6 +100,7 @@ class LayerCycles:
     cycles: int
     kernel: str = ""
     nominal_macs: int | None = None
+    weights: str = "flash"
 
     @property
     def cycles_per_mac(self) -> float | None:

@@ -135,6 +135,8 @@ def layer_table(record: Record) -> Table:
     ]
     if any(layer.kernel for layer in layers):
         columns.append((_Column("kernel", right=False), [layer.kernel for layer in layers]))
+    if any(layer.weights != "flash" for layer in layers):
+        columns.append((_Column("weights\nin", right=False), [layer.weights for layer in layers]))
     if any(layer.nominal_macs not in (None, layer.macs) for layer in layers):
         nominal = [layer.to_json()["nominal_macs"] for layer in layers]
         columns.append((_Column("nominal\nMACs"), [f"{macs:,}" for macs in nominal]))

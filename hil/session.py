@@ -217,7 +217,15 @@ def _measure(
         ),
         energy_uj=energy.estimate(place.board.supply, latency_us),
         layers=tuple(
-            LayerCycles(layer.name, layer.op, layer.macs, cycles, layer.kernel, layer.nominal_macs)
+            LayerCycles(
+                layer.name,
+                layer.op,
+                layer.macs,
+                cycles,
+                layer.kernel,
+                layer.nominal_macs,
+                layer.weights,
+            )
             for layer, cycles in zip(manifest.layers, layer_cycles, strict=bool(layer_cycles))
         ),
         toolchain=firmware.compiler,
