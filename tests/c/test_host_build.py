@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from kernel_cases import FAMILIES, private_places, some_inputs, suite
+from kernel_cases import FAMILIES, Suite, private_places, some_inputs, suite, suite_of
 from networks import random_network
+from random_cases import random_cases
 
 from codegen import ir, reference
 from codegen.engines import EngineOptions, Generated, Job, Objective
@@ -72,12 +73,22 @@ def assert_clean(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_kernel_is_clean_under_sanitizers(family, gcc, tmp_path):
-    cases = suite(family)
+    assert_suite_is_clean(gcc, tmp_path, suite(family))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_random_ops_are_clean_under_sanitizers(seed, gcc, tmp_path):
+    assert_suite_is_clean(gcc, tmp_path, suite_of(random_cases(seed, 40), "random"))
+
+
+def assert_suite_is_clean(gcc: str, folder: Path, cases: Suite) -> None:
+    """Every op of a suite by its kernel."""
     memory = private_places(cases.graph, cases.kernels, overlapping=False)
     job = Job(b"", cases.graph, model_runner.LIMITS, EngineOptions())
     generated = emit_model(job, cases.graph, cases.kernels, memory, {"objective": "latency"})
 
-    assert_clean(gcc, tmp_path, generated, cases.graph)
+    assert_clean(gcc, folder, generated, cases.graph)
 
 
 def generated_network(seed: int, objective: Objective) -> tuple[Generated, ir.Graph]:

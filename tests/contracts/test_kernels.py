@@ -6,12 +6,14 @@ The shapes are in tests/support/kernel_cases.py; each kernel runs all those that
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import get_args
 
 import model_runner
 import numpy as np
 import pytest
-from kernel_cases import FAMILIES, Suite, private_places, some_inputs, suite
+from kernel_cases import FAMILIES, Suite, private_places, some_inputs, suite, suite_of
+from random_cases import random_cases
 
 from codegen import ir, reference
 from codegen.check import check
@@ -20,6 +22,7 @@ from codegen.engines.tiny import emit_model
 from codegen.export_tflite import export_tflite
 from codegen.kernels import all_kernels
 from hil.bench import board_limits
+from hil.board import Board
 from hil.oracle import Oracle
 
 
@@ -28,21 +31,18 @@ def suites() -> dict[str, Suite]:
     return {family: suite(family) for family in FAMILIES}
 
 
-@pytest.mark.parametrize("board", model_runner.BOARDS, ids=lambda board: board.mcu.core)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_kernel_gives_the_bytes_of_the_reference(family, board, suites, tmp_path):
-    graph, kernels = suites[family].graph, suites[family].kernels
-    limits = board_limits(board)
+def assert_every_kernel_is_right(cases: Suite, board: Board, folder: Path) -> None:
+    """Runs all ops of a suite on a core; each gives the bytes of the reference."""
+    graph, kernels = cases.graph, cases.kernels
     # One core runs them over their inputs, the other apart from them.
     memory = private_places(graph, kernels, overlapping=board.mcu.core == "cortex-m4")
-    generated = emit_model(
-        Job(b"", graph, limits, EngineOptions()), graph, kernels, memory, {"objective": "latency"}
-    )
+    job = Job(b"", graph, board_limits(board), EngineOptions())
+    generated = emit_model(job, graph, kernels, memory, {"objective": "latency"})
     for name, text in generated.sources.items():
-        (tmp_path / name).write_text(text)
+        (folder / name).write_text(text)
     batch = some_inputs(graph, 4)
 
-    results = model_runner.run_model(tmp_path, generated.manifest, batch, board=board)
+    results = model_runner.run_model(folder, generated.manifest, batch, board=board)
 
     for inputs, result in zip(batch, results, strict=True):
         expected = reference.run(graph, inputs)
@@ -52,6 +52,26 @@ def test_every_kernel_gives_the_bytes_of_the_reference(family, board, suites, tm
             if got.tobytes() != want.tobytes()
         ]
         assert not wrong
+
+
+@pytest.mark.parametrize("board", model_runner.BOARDS, ids=lambda board: board.mcu.core)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_kernel_gives_the_bytes_of_the_reference(family, board, suites, tmp_path):
+    assert_every_kernel_is_right(suites[family], board, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_ops_by_every_kernel(seed, tmp_path):
+    cases = suite_of(random_cases(seed, 30), "random")
+
+    assert_every_kernel_is_right(cases, model_runner.BOARDS[seed % 2], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", model_runner.BOARDS, ids=lambda board: board.mcu.core)
+@pytest.mark.parametrize("seed", range(10, 30))
+def test_many_random_ops_by_every_kernel(seed, board, tmp_path):
+    assert_every_kernel_is_right(suite_of(random_cases(seed, 40), "random"), board, tmp_path)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,7 +7,7 @@ for every kernel that takes it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from model_runner import LIMITS
 
 from codegen import ir
 from codegen.kernels import Kernel, all_kernels
+from codegen.liveness import Overlap, aligned_offers
 from codegen.planner import Plan
 
 Case = Callable[[Builder], int]
@@ -324,9 +325,13 @@ def kernels_for(case: Case, seed: int) -> Iterator[Kernel]:
 
 
 def suite(family: str) -> Suite:
-    b = Builder(np.random.default_rng(0), family)
+    return suite_of(FAMILIES[family], family)
+
+
+def suite_of(cases: Iterable[Case], name: str) -> Suite:
+    b = Builder(np.random.default_rng(0), name)
     outputs, kernels = [], {}
-    for seed, case in enumerate(FAMILIES[family]):
+    for seed, case in enumerate(cases):
         for kernel in kernels_for(case, seed):
             b.rng = np.random.default_rng(seed)
             outputs.append(case(b))
@@ -334,8 +339,74 @@ def suite(family: str) -> Suite:
     return Suite(b.graph(outputs), kernels)
 
 
-def private_places(graph: ir.Graph, kernels: dict[int, Kernel], *, overlapping: bool) -> Plan:
-    """Bytes of its own for each op; its output as far over its input as offered, or apart."""
+def random_case(rng: np.random.Generator) -> Case:
+    """An op that can lie over its input, of a shape at which what is read runs ahead or behind."""
+
+    def pick(*values):
+        return values[rng.integers(len(values))]
+
+    def up_to(highest: int) -> int:
+        return int(rng.integers(1, highest + 1))
+
+    kind = pick("conv", "conv", "1x1", "depthwise", "depthwise", "pool", "elementwise", "value")
+    h, w = up_to(9), up_to(9)
+    stride, dilation = (up_to(3), up_to(3)), (1, 1)
+    kernel = pick((3, 3), (3, 3), (5, 5), (up_to(5), up_to(5)))
+    if rng.random() < 0.2:
+        stride, dilation = (1, 1), (up_to(2), up_to(2))
+    padding = pick("SAME", "VALID")
+    if any((k - 1) * d >= size for k, d, size in zip(kernel, dilation, (h, w), strict=True)):
+        padding = "SAME"
+    window = {"stride": stride, "padding": padding}
+    if kind == "1x1":
+        return conv((pick(1, 1, 2), h, w, up_to(20)), up_to(20), (1, 1), padding=padding)
+    if kind == "conv":
+        shape = (1, h, w, pick(up_to(4), 4 * up_to(4)))
+        return conv(shape, up_to(20), kernel, dilation=dilation, **window)
+    if kind == "depthwise":
+        shape = (1, h, w, pick(up_to(9), 4 * up_to(4)))
+        return depthwise(shape, kernel, dilation=dilation, **window)
+    if kind == "pool":
+        cls = pick(ir.AveragePool2D, ir.MaxPool2D)
+        return pool(cls, (1, h, w, up_to(9)), kernel, **window)
+    if kind == "elementwise":
+        shape = (1, h, w, up_to(5))
+        return elementwise(pick(ir.Add, ir.Sub, ir.Mul), shape, shape)
+    size = up_to(70)
+    return pick(
+        lambda b: b.concatenation([b.input((1, size), zero_point(1))], 1),
+        lambda b: b.relu(b.input((1, size))),
+        lambda b: b.hard_swish(b.input((1, size))),
+        lambda b: b.softmax(b.input((3, size), zero_point(4, 0.3))),
+        lambda b: b.mean(b.input((1, h, w, size)), (1, 2)),
+        lambda b: b.pad(b.input((1, h, w, 3)), ((0, 0), (1, 2), (0, 3), (0, 0))),
+        lambda b: b.quantize(b.input((1, size)), ir.DType.S8),
+    )
+
+
+def offers_of(graph: ir.Graph, index: int, kernel: Kernel) -> tuple[Overlap, ...]:
+    """The overlaps that a kernel offers for an op, on words."""
+    return tuple(aligned_offers(kernel.cost(graph, graph.ops[index], LIMITS).overlaps))
+
+
+def private_places(
+    graph: ir.Graph,
+    kernels: dict[int, Kernel],
+    *,
+    overlapping: bool,
+    offer: int = 0,
+    too_close_bytes: int = 0,
+) -> Plan:
+    """Bytes of its own for each op; its output as far over its input as offered, or apart.
+
+    Args:
+        graph: independent ops.
+        kernels: by op.
+        overlapping: whether outputs lie over inputs.
+        offer: which of the offers, where there are several.
+        too_close_bytes: how much further over the input than offered, where the offer is no exact
+            distance.
+    """
     offsets, scratch_offsets = [-1] * len(graph.tensors), [-1] * len(graph.ops)
     end = 0
     for index, op in enumerate(graph.ops):
@@ -344,12 +415,13 @@ def private_places(graph: ir.Graph, kernels: dict[int, Kernel], *, overlapping: 
             offsets[i], end = end, aligned(end + graph.tensors[i].size_bytes)
         out = op.outputs[0]
         offsets[out], end = end, aligned(end + graph.tensors[out].size_bytes)
-        if overlapping and cost.overlaps:
-            overlap = cost.overlaps[0]
+        if overlapping and (offers := offers_of(graph, index, kernels[index])):
+            overlap = offers[offer % len(offers)]
+            distance = overlap.distance - (0 if overlap.is_exact else too_close_bytes)
             over = op.inputs[overlap.input]
             # The input moves up as far as the output must start below it.
-            offsets[over] += aligned(max(0, overlap.distance))
-            offsets[out] = (offsets[over] - overlap.distance) // 4 * 4
+            offsets[over] += max(0, overlap.distance)
+            offsets[out] = offsets[over] - distance
             end = max(
                 end, *(aligned(offsets[i] + graph.tensors[i].size_bytes) for i in (over, out))
             )
