@@ -67,6 +67,11 @@ def choose_for(graph: Graph, objective: Objective, board: BoardLimits) -> Choice
     return replace(_quickest(graph, costs, limit_bytes), is_fitted=objective != "sram")
 
 
+def choose_within(graph: Graph, limit_bytes: int, board: BoardLimits) -> Choice:
+    """The quickest with an arena up to a limit; if there is none, with the smallest arena."""
+    return _quickest(graph, Costs(board), limit_bytes)
+
+
 def ops_with_kernels(graph: Graph) -> list[tuple[int, Op]]:
     """Ops that need a kernel, with their indices: all but those that move nothing."""
     return [(index, op) for index, op in enumerate(graph.ops) if not isinstance(op, Alias)]

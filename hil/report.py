@@ -20,6 +20,7 @@ from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from codegen.patching import WHOLE
 from hil import stats
 from hil.bench import Row
 from hil.fronts import Found, PlaceFront, SearchCost
@@ -162,6 +163,7 @@ _FRONT_COLUMNS = (
     _Column(""),
     _Column("network", right=False),
     _Column("code", right=False, wide_only=True),
+    _Column("strips", wide_only=True),
     _Column("cycles"),
     _Column("latency\nms"),
     _Column("cycles\nper MAC"),
@@ -187,6 +189,7 @@ def front_table(tuned: Tuned, *, width: int = WIDE) -> Table:
             "*" if point is tuned.chosen else "",
             point.label,
             point.plan.flags,
+            "-" if point.plan.strips == WHOLE else str(point.plan.strips.count),
             f"{point.cycles:,.0f}",
             f"{record.latency_us / 1000:,.3f}",
             _number(record.cycles_per_mac, "{:.2f}"),

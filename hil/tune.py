@@ -1,48 +1,50 @@
 """The best networks that the kernels of a model's layers make on a place, by measurement.
 
-First the layers alone (tuning), then whole networks. A network is a choice of one kernel for each
-layer, and of the compiler's flags. The search starts from the fastest choice, with flash weighted
-more and more, and lowers the arena at its peak step by step; what no other choice is estimated to
-beat is measured as a whole, checked against the oracle like any model. Only measured networks are
-results. Not here: files and tables (cli_tune, report).
+First the layers alone (tuning), then the networks of which no other is estimated to be better
+(compose), then mixes of what was quickest within those. A whole network is checked against the
+oracle like any model. Only measured networks are results. Not here: files and tables (cli_tune,
+report).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import cast
 
 import hil.errors
-from codegen import passes, planner
+from codegen import passes
+from codegen.choice import Choice as Untuned
+from codegen.choice import choose_for, choose_within
 from codegen.engines import EngineOptions, Objective
 from codegen.errors import DoesNotFit
 from codegen.import_tflite import import_tflite
 from codegen.ir import Graph
+from codegen.limits import BoardLimits
+from codegen.patching import WHOLE, Strips
+from codegen.placement import Memory
 from codegen.plan_file import FlagSet, LayerPlan, TunedFor, TunedPlan
 from hil.bench import board_limits, build_model
+from hil.compose import ALIKE, Choice, Composer, Fixed, Measured, front_of, measured_layers, picked
 from hil.errors import LimitsOutOfReach
 from hil.expected import ExpectedOutputs
 from hil.lab import Place
 from hil.record import Record
 from hil.session import Procedure, measure
 from hil.store import Store
-from hil.timings import LayerTiming
-from hil.tuning import LayerBench, Option, Progress
+from hil.tuning import LayerBench, Progress, other_memories
 
 #: How a whole network is measured.
 PROCEDURE = Procedure(inputs=3, warmup=2, repeats=3, layers=True)
 
 #: Whole networks that are measured at most, besides the untuned ones and the rounds that follow.
-MAX_NETWORKS = 8
+MAX_NETWORKS = 9
 #: Rounds in which layers of measured networks are combined anew.
 MAX_ROUNDS = 3
-#: Prices of a byte of flash in cycles that are tried, spread over those at which a choice changes.
-FLASH_PRICES = 6
-#: Choices that differ by less than this in every quantity are taken for one.
-ALIKE = 0.003
+#: Arenas between the smallest and that of the quickest kernels for which strips are looked for.
+ARENA_STEPS = 3
 
 _FLAG_SETS: tuple[FlagSet, ...] = ("fast", "small")
 #: Objectives of untuned networks, and the flags that they are compiled with.
@@ -111,59 +113,6 @@ class Tuned:
     layers_measured: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """An option and what it took, or is estimated to take where it could not be measured."""
-
-    option: Option
-    cycles: int
-    flash_bytes: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Choice:
-    """One kernel for each op, by its name, and what the network is estimated to take with them."""
-
-    flags: FlagSet
-    kernels: Mapping[int, str]
-    cycles: float
-    sram_bytes: int
-    flash_bytes: int
-
-    @property
-    def quantities(self) -> tuple[float, float, float]:
-        """What a front is of."""
-        return self.cycles, self.sram_bytes, self.flash_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Fixed:
-    """What a firmware takes besides its arena and its layers."""
-
-    sram_bytes: int = 0
-    flash_bytes: int = 0
-
-
-_P = TypeVar("_P", Point, Choice)
-
-
-def front_of(items: Iterable[_P], alike: float = 0.0) -> list[_P]:
-    """Those that no other is at least as good as in everything, by the first quantity.
-
-    Of several whose quantities all differ by less than the share `alike`, one is enough.
-    """
-    front: list[_P] = []
-    for item in sorted(items, key=lambda item: item.quantities):
-        if not any(
-            all(
-                a <= b * (1 + alike) for a, b in zip(other.quantities, item.quantities, strict=True)
-            )
-            for other in front
-        ):
-            front.append(item)
-    return front
-
-
 def best_at(objective: TunedFor, network: Point | Choice) -> tuple[float, ...]:
     """What is to be as small as possible; energy that was not measured goes with the cycles."""
     cycles, sram_bytes, flash_bytes = network.quantities
@@ -174,113 +123,6 @@ def best_at(objective: TunedFor, network: Point | Choice) -> tuple[float, ...]:
     if objective == "energy" and isinstance(network, Point) and network.record.energy_uj:
         cycles = network.record.energy_uj.median
     return cycles, sram_bytes, flash_bytes
-
-
-class Composer:
-    """Makes whole networks of measured layers.
-
-    Args:
-        graph: after the passes.
-        layers: by op, what there is to choose from.
-        flags: of the compiler.
-    """
-
-    def __init__(
-        self, graph: Graph, layers: Mapping[int, Sequence[Measured]], flags: FlagSet
-    ) -> None:
-        self._graph, self._layers, self._flags = graph, layers, flags
-        self._plans: dict[object, planner.Plan] = {}
-
-    def choices(self, fixed: Fixed = Fixed()) -> list[Choice]:
-        """Choices that no other one found is better than, by estimate; fastest first.
-
-        Args:
-            fixed: what is added to each.
-        """
-        found: list[Choice] = []
-        for price in self.prices():
-            for layers in self._descent(price):
-                found.append(
-                    Choice(
-                        self._flags,
-                        {op: layer.option.kernel.name for op, layer in layers.items()},
-                        cycles=sum(layer.cycles for layer in layers.values()),
-                        sram_bytes=fixed.sram_bytes + self._plan(layers).arena_bytes,
-                        flash_bytes=fixed.flash_bytes
-                        + sum(layer.flash_bytes for layer in layers.values()),
-                    )
-                )
-        return front_of(found, ALIKE)
-
-    def flash_bytes_of(self, kernels: Mapping[str, str]) -> int:
-        """Of the layers of a network, by the names of ops and kernels; 0 for unknown ones."""
-        return sum(
-            layer.flash_bytes
-            for op, options in self._layers.items()
-            for layer in options
-            if kernels.get(self._graph.ops[op].name) == layer.option.kernel.name
-        )
-
-    def prices(self) -> list[float]:
-        """Cycles that a byte of flash may cost: 0, and some at which a layer's choice changes."""
-        rates = sorted(
-            {
-                (slow.cycles - fast.cycles) / (fast.flash_bytes - slow.flash_bytes)
-                for options in self._layers.values()
-                for fast in options
-                for slow in options
-                if slow.cycles > fast.cycles and slow.flash_bytes < fast.flash_bytes
-            }
-        )
-        if not rates:
-            return [0.0]
-        step = max(1, len(rates) // FLASH_PRICES)
-        return [0.0, *(rate * 1.001 for rate in rates[step - 1 :: step]), 2 * rates[-1]]
-
-    def _descent(self, price: float) -> Iterator[dict[int, Measured]]:
-        """From the cheapest choice to ones with less arena, at its peak each time."""
-
-        def cost(layer: Measured) -> float:
-            return layer.cycles + price * layer.flash_bytes
-
-        layers = {op: min(options, key=cost) for op, options in self._layers.items()}
-        while True:
-            yield layers
-            peak = self._plan(layers).peak_op
-            if peak not in layers:
-                return
-            now = layers[peak].option
-            smaller = [
-                layer
-                for layer in self._layers[peak]
-                if layer.option.working_bytes < now.working_bytes
-            ]
-            if not smaller:
-                return
-            layers = {**layers, peak: min(smaller, key=cost)}
-
-    def _plan(self, layers: Mapping[int, Measured]) -> planner.Plan:
-        costs = {op: layer.option.cost for op, layer in layers.items()}
-        key = tuple((op, cost.scratch_bytes, cost.overlaps) for op, cost in costs.items())
-        if key not in self._plans:
-            self._plans[key] = planner.plan(
-                self._graph,
-                scratch={
-                    op: cost.scratch_bytes for op, cost in costs.items() if cost.scratch_bytes
-                },
-                overlaps={op: cost.overlaps for op, cost in costs.items() if cost.overlaps},
-            )
-        return self._plans[key]
-
-
-def picked(choices: Sequence[Choice], count: int) -> list[Choice]:
-    """At most `count` of a front: the best in each quantity, and others evenly between."""
-    if len(choices) <= count:
-        return list(choices)
-    best = [min(choices, key=lambda c: c.quantities[i]) for i in range(3)]
-    step = (len(choices) - 1) / max(1, count - 1)
-    spread = [choices[round(i * step)] for i in range(count)]
-    return list(dict.fromkeys([*best, *spread]))[:count]
 
 
 class NetworkBench:
@@ -367,22 +209,57 @@ def tune_model(
     for untuned in _UNTUNED:
         progress(f"measuring the untuned network, objective {untuned}")
         search.measure_untuned(untuned)
-
-    layer_bench = LayerBench(graph, place, board, store, models_dir=models_dir)
-    options = layer_bench.options()
-    composers: dict[FlagSet, Composer] = {}
+    progress("looking for strips")
+    composers: list[tuple[Composer, list[Untuned]]] = []
     count = 0
-    for flags in _FLAG_SETS:
+    for strips, choices in by_strips(graph, board).items():
+        layer_bench = LayerBench(choices[0].graph, place, board, store, models_dir=models_dir)
+        where = "layers alone" if strips == WHOLE else f"layers in {strips.count} strips alone"
+        for flags in _FLAG_SETS:
 
-        def show(done: Progress, flags: FlagSet = flags) -> None:
-            progress(f"measuring layers alone, {flags} code: {done.done} of {done.total}")
+            def show(done: Progress, what: str = f"{where}, {flags} code") -> None:
+                progress(f"measuring {what}: {done.done} of {done.total}")
 
-        some = [option for options_of_op in options.values() for option in options_of_op]
-        timings = layer_bench.timings(some, flags, progress=show)
-        count += len(timings)
-        composers[flags] = Composer(graph, measured_layers(options, timings), flags)
+            layers, known = _measured_options(layer_bench, choices[0].graph, board, flags, show)
+            count += known
+            composer = Composer(choices[0].graph, strips, layers, flags, board)
+            composers.append((composer, choices))
     search.run(composers, limits, progress)
     return search.result(limits, count)
+
+
+def by_strips(graph: Graph, board: BoardLimits) -> dict[Strips, list[Untuned]]:
+    """By the strips that they run in, untuned choices for arenas from the smallest to the largest.
+
+    The graph as it is comes first.
+    """
+    quickest, smallest = choose_for(graph, "latency", board), choose_for(graph, "sram", board)
+    low, high = smallest.memory.arena_bytes, quickest.memory.arena_bytes
+    limits = [low + (high - low) * i // ARENA_STEPS for i in range(1, ARENA_STEPS)]
+    found: dict[Strips, list[Untuned]] = {WHOLE: []}
+    for choice in (quickest, smallest, *(choose_within(graph, n, board) for n in limits)):
+        found.setdefault(choice.strips, []).append(choice)
+    return {strips: choices for strips, choices in found.items() if choices}
+
+
+def _measured_options(
+    layer_bench: LayerBench,
+    graph: Graph,
+    board: BoardLimits,
+    flags: FlagSet,
+    show: Callable[[Progress], None],
+) -> tuple[dict[int, list[Measured]], int]:
+    """By op, what its options take, in flash and in other memories; how many were measured."""
+    options = layer_bench.options()
+    every = [option for some in options.values() for option in some]
+    timings = layer_bench.timings(every, flags, progress=show)
+    cycles = {name: timing.cycles for name, timing in timings.items()}
+    placed = {op: other_memories(graph, some, cycles, board) for op, some in options.items()}
+    others = [option for some in placed.values() for option in some]
+    if others:
+        timings |= layer_bench.timings(others, flags, progress=show)
+    options = {op: [*some, *placed[op]] for op, some in options.items()}
+    return measured_layers(options, timings), len(timings)
 
 
 class _Search:
@@ -400,39 +277,38 @@ class _Search:
             record = self._networks.record(EngineOptions(objective=objective))
         except (DoesNotFit, hil.errors.DoesNotFit):
             return
-        layers = tuple(LayerPlan(layer.name, layer.kernel) for layer in record.layers)
-        plan = self._plan(_UNTUNED[objective], layers)
+        strips = Strips(**record.engine_options.get("strips", {}))
+        layers = [
+            LayerPlan(each.name, each.kernel, cast("Memory", each.weights))
+            for each in record.layers
+        ]
+        plan = self._plan(_UNTUNED[objective], strips, layers)
         self._known.add(plan.sha256)
         self._untuned[objective] = Point(f"untuned, {objective}", plan, record)
         self._points.append(self._untuned[objective])
 
     def run(
         self,
-        composers: Mapping[FlagSet, Composer],
+        composers: Sequence[tuple[Composer, Sequence[Untuned]]],
         limits: Limits,
         progress: Callable[[str], None],
     ) -> None:
         """Measures the most promising networks, then mixes of the layers of the best."""
-        fixed = self._fixed_bytes(composers)
-        choices = [
-            choice
-            for flags, each in composers.items()
-            for choice in each.choices(fixed.get(flags, Fixed()))
-        ]
+        choices: list[Choice] = []
+        for composer, untuned in composers:
+            fixed = self._fixed(composer)
+            if composer.strips == WHOLE:
+                choices += composer.choices(fixed)
+            for like in untuned:
+                choices += composer.like(like, fixed)
         allowed = [choice for choice in choices if limits.allow(choice)]
-        picks = list(
-            dict.fromkeys(
-                [
-                    *sorted(allowed, key=lambda choice: best_at(self._objective, choice))[:2],
-                    *picked(front_of(choices, ALIKE), MAX_NETWORKS),
-                ]
-            )
-        )
+        allowed.sort(key=lambda choice: best_at(self._objective, choice))
+        picks = list(dict.fromkeys([*allowed[:2], *picked(front_of(choices, ALIKE), MAX_NETWORKS)]))
         for number, choice in enumerate(picks, 1):
             progress(f"measuring tuned networks: {number} of {len(picks)}")
-            self._measure(choice.flags, self._layer_plans(choice.kernels), "tuned")
+            self._measure(choice.flags, choice.strips, choice.layers, "tuned")
         for number in range(MAX_ROUNDS):
-            progress(f"measuring the best layers of all networks together: {number + 1}")
+            progress(f"measuring the quickest layers of all networks together: {number + 1}")
             if not self._measure_mix(limits):
                 return
 
@@ -455,9 +331,11 @@ class _Search:
             layers_measured=layers_measured,
         )
 
-    def _measure(self, flags: FlagSet, layers: tuple[LayerPlan, ...], label: str) -> Point | None:
+    def _measure(
+        self, flags: FlagSet, strips: Strips, layers: Sequence[LayerPlan], label: str
+    ) -> Point | None:
         """The network with these choices; None if it was tried, or does not fit the board."""
-        plan = self._plan(flags, layers)
+        plan = self._plan(flags, strips, layers)
         if plan.sha256 in self._known:
             return None
         self._known.add(plan.sha256)
@@ -470,7 +348,7 @@ class _Search:
         return point
 
     def _measure_mix(self, limits: Limits) -> bool:
-        """Measures the network of those layers that were fastest within any; whether it is new.
+        """Measures the network of those layers that were quickest within any; whether it is new.
 
         A layer takes a few cycles more or less in a network than alone, because of where its code
         lies: what it took within networks decides between kernels that are close.
@@ -478,44 +356,39 @@ class _Search:
         allowed = [point for point in self._points if limits.allow(point)]
         if not allowed:
             return False
-        best = min(allowed, key=lambda point: best_at("latency", point))
-        seen: dict[str, tuple[int, str]] = {}
+        best = min(allowed, key=lambda point: best_at("latency", point)).plan
+        quickest: dict[str, tuple[int, LayerPlan]] = {}
         for point in allowed:
-            if point.plan.flags != best.plan.flags or any(
-                mine.name != other.name
-                for mine, other in zip(point.plan.layers, best.plan.layers, strict=True)
-            ):
-                continue
-            for layer in point.record.layers:
-                seen[layer.name] = min(
-                    seen.get(layer.name, (layer.cycles, layer.kernel)), (layer.cycles, layer.kernel)
-                )
-        layers = tuple(LayerPlan(layer.name, seen[layer.name][1]) for layer in best.plan.layers)
-        return self._measure(best.plan.flags, layers, "tuned, mixed") is not None
+            if (point.plan.flags, point.plan.strips) == (best.flags, best.strips):
+                cycles = {layer.name: layer.cycles for layer in point.record.layers}
+                for layer in point.plan.layers:
+                    took = cycles.get(layer.name)
+                    if took is not None and took < quickest.get(layer.name, (took + 1, layer))[0]:
+                        quickest[layer.name] = took, layer
+        layers = [quickest.get(layer.name, (0, layer))[1] for layer in best.layers]
+        return self._measure(best.flags, best.strips, layers, "tuned, mixed") is not None
 
-    def _fixed_bytes(self, composers: Mapping[FlagSet, Composer]) -> dict[FlagSet, Fixed]:
-        """What a firmware takes besides the arena and the layers, from the untuned ones."""
-        fixed = {}
-        for point in self._points:
-            memory = point.record.sram_bytes
-            kernels = {layer.name: layer.kernel for layer in point.plan.layers}
-            known = composers[point.plan.flags].flash_bytes_of(kernels)
-            fixed[point.plan.flags] = Fixed(
-                memory.total - memory.arena, max(0, point.flash_bytes - known)
-            )
-        return fixed
+    def _fixed(self, composer: Composer) -> Fixed:
+        """What a firmware takes besides arena, copies and layers: as in the untuned ones."""
+        points = [point for point in self._points if point.plan.flags == composer.flags]
+        if not points:
+            return Fixed()
+        memories = [point.record.sram_bytes for point in points]
+        flash = [point.flash_bytes - composer.flash_bytes_of(point.plan.layers) for point in points]
+        return Fixed(
+            sram_bytes=min(memory.static + memory.stack_peak for memory in memories),
+            flash_bytes=max(0, min(flash)),
+        )
 
-    def _layer_plans(self, kernels: Mapping[int, str]) -> tuple[LayerPlan, ...]:
-        return tuple(LayerPlan(self._graph.ops[op].name, name) for op, name in kernels.items())
-
-    def _plan(self, flags: FlagSet, layers: tuple[LayerPlan, ...]) -> TunedPlan:
+    def _plan(self, flags: FlagSet, strips: Strips, layers: Sequence[LayerPlan]) -> TunedPlan:
         return TunedPlan(
             model_name=self._graph.name,
             model_sha256=self._graph.sha256,
             board=self._networks.board_id,
             objective=self._objective,
             flags=flags,
-            layers=layers,
+            layers=tuple(layers),
+            strips=strips,
         )
 
 
@@ -527,20 +400,3 @@ def plan_of(point: Point) -> TunedPlan:
     measured = {key: values[key] for key in (*keys, "energy_uj", "outputs_checked")}
     tools = {key: values.get(key) for key in ("toolchain", "compiler_flags", "timing_model", "git")}
     return dataclasses.replace(point.plan, measured=measured, tools=tools)
-
-
-def measured_layers(
-    options: Mapping[int, Sequence[Option]], timings: Mapping[tuple[int, str], LayerTiming]
-) -> dict[int, list[Measured]]:
-    """By op, what was measured of its options; estimates of all where nothing was."""
-    layers = {}
-    for op, some in options.items():
-        known = []
-        for option in some:
-            timing = timings.get((op, option.kernel.name))
-            if timing is not None:
-                known.append(Measured(option, timing.cycles, timing.flash_bytes))
-        layers[op] = known or [
-            Measured(option, option.cost.cycles, option.cost.flash_bytes) for option in some
-        ]
-    return layers

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,10 +34,12 @@ from codegen.cases import (
 from codegen.choice import ops_with_kernels
 from codegen.engines.tiny import compiler_flags
 from codegen.generate import write_generated
-from codegen.ir import Graph, Op
+from codegen.ir import Graph
 from codegen.kernels import Cost, Kernel, candidates, working_bytes
-from codegen.limits import BoardLimits
+from codegen.limits import STACK_RESERVE_BYTES, STATIC_RESERVE_BYTES, BoardLimits
+from codegen.placement import Memory, ram_bytes
 from codegen.plan_file import FlagSet
+from codegen.sharing import signature
 from hil.bench import MODELS_DIR, locked
 from hil.build import Firmware, build, compiler_version, forget_oldest, parts_id
 from hil.errors import OutputMismatch, WrongKernel
@@ -53,6 +55,9 @@ from hil.timings import Conditions, LayerTiming, timing_key
 #: more arena nor more flash: estimates are better than that.
 HOPELESS = 1.5
 
+#: Kernels of an op, the quickest first, that are tried with their constants in other memories.
+PLACED_KERNELS = 2
+
 #: Inputs of every case; the cycles are those of the last, when caches hold what they hold later.
 SEEDS = (1, 2)
 
@@ -67,12 +72,32 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Option:
-    """One kernel for one op, with what it is estimated to need."""
+    """One kernel for one op and all its equals, with what it is estimated to need.
+
+    `op` is the first of them; `weights` says where its constants lie, and `copy_bytes` what they
+    take in RAM there.
+    """
 
     op: int
     kernel: Kernel
     cost: Cost
     working_bytes: int
+    weights: Memory = "flash"
+    copy_bytes: int = 0
+
+    @property
+    def case(self) -> Case:
+        """What is measured of it."""
+        return Case(self.op, self.kernel, self.weights)
+
+    @property
+    def name(self) -> OptionName:
+        """Tells the options of one graph apart."""
+        return self.op, self.kernel.name, self.weights
+
+
+#: Index of the op, name of the kernel, memory of the constants.
+OptionName = tuple[int, str, Memory]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +108,50 @@ class Progress:
     total: int
 
 
-def options_of(graph: Graph, index: int, op: Op, board: BoardLimits) -> list[Option]:
-    """Every kernel that runs an op."""
-    found = []
+def equal_ops(graph: Graph) -> dict[int, list[int]]:
+    """Ops that need a kernel: by the first of those that are equal, all of them."""
+    found: dict[Hashable, list[int]] = {}
+    for index, op in ops_with_kernels(graph):
+        found.setdefault(signature(graph, op), []).append(index)
+    return {indices[0]: indices for indices in found.values()}
+
+
+def options_of(graph: Graph, index: int, board: BoardLimits) -> list[Option]:
+    """Every kernel that runs an op, its constants in flash."""
+    op, found = graph.ops[index], []
     for kernel in candidates(graph, op):
         cost = kernel.cost(graph, op, board)
         found.append(Option(index, kernel, cost, working_bytes(graph, op, cost)))
     return found
+
+
+def other_memories(
+    graph: Graph, options: Sequence[Option], cycles: Mapping[OptionName, int], board: BoardLimits
+) -> list[Option]:
+    """The quickest options of one op with their constants in other memories than flash.
+
+    Args:
+        graph: after the passes.
+        options: of one op.
+        cycles: what some of them took with their constants in flash.
+        board: its memories.
+    """
+    known = sorted((o for o in options if o.name in cycles), key=lambda o: cycles[o.name])
+    found = []
+    for option in known[:PLACED_KERNELS]:
+        context = option.kernel.context(graph, graph.ops[option.op])
+        copy_bytes = ram_bytes(context)
+        if copy_bytes and board.stream_offset:
+            found.append(replace(option, weights="stream"))
+        if copy_bytes and board.flash_fill_cycles and copy_bytes <= room_bytes(board):
+            found.append(replace(option, weights="ram", copy_bytes=copy_bytes))
+    return found
+
+
+def room_bytes(board: BoardLimits) -> int:
+    """Quick RAM that arena and copies can have together."""
+    quick_bytes = min(board.quick_ram_bytes, board.ram_bytes)
+    return quick_bytes - STACK_RESERVE_BYTES - STATIC_RESERVE_BYTES
 
 
 def worth_measuring(options: Sequence[Option]) -> list[Option]:
@@ -128,13 +190,13 @@ class LayerBench:
     ) -> None:
         self._graph, self._place, self._limits, self._store = graph, place, limits, store
         self._folder = (models_dir or MODELS_DIR) / place.board.id
-        self._shapes: dict[tuple[int, str], dict[str, Any]] = {}
+        self._shapes: dict[OptionName, dict[str, Any]] = {}
 
     def options(self) -> dict[int, list[Option]]:
-        """By op, the kernels that are worth a measurement."""
+        """By op, the kernels that are worth a measurement; equal ops are one."""
         return {
-            index: worth_measuring(options_of(self._graph, index, op, self._limits))
-            for index, op in ops_with_kernels(self._graph)
+            first: worth_measuring(options_of(self._graph, first, self._limits))
+            for first in equal_ops(self._graph)
         }
 
     def timings(
@@ -143,8 +205,8 @@ class LayerBench:
         flags: FlagSet,
         *,
         progress: Callable[[Progress], None] = lambda _: None,
-    ) -> dict[tuple[int, str], LayerTiming]:
-        """By (op, kernel's name), what options take; those that cannot be measured are left out.
+    ) -> dict[OptionName, LayerTiming]:
+        """What options take, by their names; those that cannot be measured are left out.
 
         Every firmware's timings are in the store before the next one is measured.
 
@@ -154,16 +216,16 @@ class LayerBench:
         """
         conditions = self._conditions(flags)
         wanted = {
-            (option.op, option.kernel.name): Case(option.op, option.kernel)
+            option.name: option.case
             for option in options
             if can_be_case(self._graph, self._graph.ops[option.op])
         }
         keys = {
-            name: timing_key(name[1], self._shape(case), conditions)
+            name: timing_key(case.kernel.name, self._shape(case), conditions)
             for name, case in wanted.items()
         }
         known = self._store.layer_timings(
-            [(name[1], self._shape(case)) for name, case in wanted.items()], conditions
+            [(case.kernel.name, self._shape(case)) for case in wanted.values()], conditions
         )
         missing = {keys[name]: case for name, case in wanted.items() if keys[name] not in known}
         total = len(set(keys.values()))
@@ -192,7 +254,7 @@ class LayerBench:
         )
 
     def _shape(self, case: Case) -> dict[str, Any]:
-        name = (case.op, case.kernel.name)
+        name = case.op, case.kernel.name, case.weights
         if name not in self._shapes:
             self._shapes[name] = shape_of(self._graph, case)
         return self._shapes[name]
@@ -261,24 +323,30 @@ def batched(graph: Graph, cases: Sequence[Case], board: BoardLimits) -> list[lis
     A case that does not fit alone is left out.
     """
     batches: list[list[Case]] = []
-    flash_bytes = 0
+    flash_bytes = copied_bytes = 0
     for case in cases:
-        if arena_bytes(graph, [case], board) > board.arena_limit_bytes:
-            continue
         needed = case.kernel.cost(graph, graph.ops[case.op], board).flash_bytes
+        copy_bytes = constant_bytes(graph, case) if case.weights == "ram" else 0
         joined = [*batches[-1], case] if batches else [case]
         if (
             batches
             and len(joined) <= MAX_CASES
             and flash_bytes + needed <= FLASH_SHARE * board.flash_bytes
-            and arena_bytes(graph, joined, board) <= board.arena_limit_bytes
+            and _fit_ram(graph, joined, copied_bytes + copy_bytes, board)
         ):
             batches[-1].append(case)
             flash_bytes += needed
-        else:
+            copied_bytes += copy_bytes
+        elif _fit_ram(graph, [case], copy_bytes, board):
             batches.append([case])
-            flash_bytes = needed
+            flash_bytes, copied_bytes = needed, copy_bytes
     return batches
+
+
+def _fit_ram(graph: Graph, cases: Sequence[Case], copied_bytes: int, board: BoardLimits) -> bool:
+    """Whether an arena for these cases fits, with copies of constants into quick RAM."""
+    arena = arena_bytes(graph, cases, board)
+    return arena + copied_bytes <= (room_bytes(board) if copied_bytes else board.arena_limit_bytes)
 
 
 def code_bytes(elf_path: Path, count: int) -> list[int]:
