@@ -31,12 +31,40 @@ from codegen.requantization import Product, Scaling, plain_table, product, scali
 TILE_PIXELS = 2
 #: Steps of two elements in a pass of dot_4x2's loop (DOT_4X2_UNROLLED).
 DOT_UNROLLED = 8
+#: Columns of a block, at the most where they are not those of two pairs.
+BLOCK_BYTES = 2048
+MOST_BLOCK_PIXELS = 64
 #: Of the padded rows that are there together, where a variant is for speed.
 MOST_BAND_BYTES = 2048
 #: Places by which the sum of the second channel of a pair stands to the left.
 PAIR_SHIFT = 8
 #: What dot_4x2 reads behind the columns and does not use.
 DOT_READ_AHEAD_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What the parts of a product cost on a core, in cycles; measured on the virtual boards.
+
+    Args:
+        step: two elements of four channels and two pixels.
+        loop: a pass of dot_4x2's loop without its steps.
+        outputs: the eight outputs of a tile, and going to the next pair of pixels.
+        tile: going to the next tile.
+        column: building columns, relative to the Cortex-M4.
+    """
+
+    step: float
+    loop: float
+    outputs: float
+    tile: float
+    column: float
+
+
+CORES = {
+    "cortex-m4": Core(step=15, loop=3.75, outputs=60, tile=36, column=1.0),
+    "cortex-m7": Core(step=8, loop=2.5, outputs=38, tile=18, column=0.6),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,27 +162,29 @@ class Variant:
 
     Args:
         layout: of the weights.
-        block: pixels whose columns are there together, so that each tile of weights is read once
-            for all of them; even.
-        copied: whether the weights are copied to scratch first.
+        in_blocks: whether the columns of many pixels are there together, so that each tile of
+            weights is taken up once for all of them, instead of those of two.
     """
 
     layout: Layout
-    block: int = TILE_PIXELS
-    copied: bool = False
+    in_blocks: bool = False
 
     @property
     def name(self) -> str:
         """The end of the kernel's name."""
-        block = f"_block{self.block}" if self.block > TILE_PIXELS else ""
-        return f"{self.layout.name.lower()}{block}{'_copied' if self.copied else ''}"
+        return f"{self.layout.name.lower()}{'_blocks' if self.in_blocks else ''}"
+
+    def block(self, shape: Window) -> int:
+        """Pixels whose columns are there together; even."""
+        if not self.in_blocks:
+            return TILE_PIXELS
+        fitting = BLOCK_BYTES // (TILE_PIXELS * 2 * _depth(shape)) * TILE_PIXELS
+        return min(max(fitting, 2 * TILE_PIXELS), MOST_BLOCK_PIXELS)
 
 
 VARIANTS = (
     Variant(Layout.PAIRS),
-    Variant(Layout.PAIRS, block=8),
-    Variant(Layout.PAIRS, block=16),
-    Variant(Layout.PAIRS, block=8, copied=True),
+    Variant(Layout.PAIRS, in_blocks=True),
     Variant(Layout.BYTES),
 )
 
@@ -245,18 +275,7 @@ class ConvContext(Context):
     def block(self) -> int:
         """Pixels whose columns are there together."""
         assert self.variant is not None
-        return self.variant.block
-
-    @property
-    def is_copied(self) -> bool:
-        """Whether the weights are copied to scratch."""
-        assert self.variant is not None
-        return self.variant.copied
-
-    @property
-    def columns_bytes(self) -> int:
-        """Bytes of the columns of a block, and what is read behind them."""
-        return _columns_bytes(self.window, self.block)
+        return self.variant.block(self.window)
 
     @property
     def rest(self) -> int:
@@ -271,13 +290,8 @@ class ConvContext(Context):
     @property
     def is_folded(self) -> bool:
         """Whether tile_4x2_folded does the whole of a tile."""
-        scaling = self.scaling
-        assert scaling is not None
-        if self.layout is not Layout.PAIRS or scaling.name != "folded":
-            return False
-        shift = scaling.constant
-        is_whole_range = (scaling.act_min, scaling.act_max) == (-128, 127)
-        return shift is not None and shift >= PAIR_SHIFT and is_whole_range
+        assert self.scaling is not None
+        return self.layout is Layout.PAIRS and is_folded(self.scaling)
 
     def outputs(self, sum_a: str, sum_b: str, channel: str) -> tuple[str, str]:
         """C: the outputs of the two channels of a pair, from sums of dot_s8.h."""
@@ -296,6 +310,13 @@ class ConvContext(Context):
         return (2,) * (left // 2) + (1,) * (left % 2)
 
 
+def is_folded(scales: Scaling) -> bool:
+    """Whether tile_4x2_folded leaves sums in this way."""
+    if scales.name != "folded" or (scales.act_min, scales.act_max) != (-128, 127):
+        return False
+    return scales.constant is not None and scales.constant >= PAIR_SHIFT
+
+
 def _as_convolution(graph: Graph, op: Op) -> tuple[Window, Product]:
     assert isinstance(op, Conv2D | DepthwiseConv2D)
     shape = window(graph, op)
@@ -312,8 +333,8 @@ def _refuse_multichannel_depthwise(op: Op, shape: Window) -> str | None:
 def _refuse_column(graph: Graph, op: Op, *, variant: Variant) -> str | None:
     shape, layer = _as_convolution(graph, op)
     reason = _refuse_multichannel_depthwise(op, shape)
-    if reason is None and shape.all_pixels <= variant.block - TILE_PIXELS:
-        reason = "has fewer pixels than a block"
+    if reason is None and variant.in_blocks and shape.pixels <= TILE_PIXELS:
+        reason = "has no more pixels than a pair"
     if reason is None and variant.layout is Layout.PAIRS:
         weights = scaling(layer).weights
         reason = refuse_pairs(weights)
@@ -339,20 +360,14 @@ def _columns_bytes(shape: Window, block: int) -> int:
     return block * _depth(shape) * 2 + DOT_READ_AHEAD_BYTES
 
 
-def _unpadded_bytes(shape: Window, variant: Variant, weight_words: int) -> int:
-    """Scratch for columns and a copy of the weights."""
-    copy_bytes = 4 * (weight_words + 1) if variant.copied else 0
-    return _columns_bytes(shape, variant.block) + copy_bytes
+def _scratch_bytes(shape: Window, variant: Variant) -> int:
+    band = _variant_band(shape, variant)
+    return _columns_bytes(shape, variant.block(shape)) + (band.size_bytes if band else 0)
 
 
-def _scratch_bytes(shape: Window, variant: Variant, weight_words: int) -> int:
-    band = _variant_band(shape, variant, weight_words)
-    return _unpadded_bytes(shape, variant, weight_words) + (band.size_bytes if band else 0)
-
-
-def _variant_band(shape: Window, variant: Variant, weight_words: int) -> Band | None:
-    most_bytes = MOST_BAND_BYTES if variant.block > TILE_PIXELS else 0
-    return _band(shape, _unpadded_bytes(shape, variant, weight_words), most_bytes)
+def _variant_band(shape: Window, variant: Variant) -> Band | None:
+    most_bytes = MOST_BAND_BYTES if variant.in_blocks else 0
+    return _band(shape, _columns_bytes(shape, variant.block(shape)), most_bytes)
 
 
 def _weight_words(shape: Window, scales: Scaling) -> int:
@@ -362,16 +377,21 @@ def _weight_words(shape: Window, scales: Scaling) -> int:
     return words + -words % 4
 
 
-def _product_cycles(graph: Graph, op: Op, board: BoardLimits, variant: Variant) -> int:
-    """Sums and requantisation of all outputs, without building the columns."""
-    shape, layer = _as_convolution(graph, op)
+def _product_cycles(shape: Window, scales: Scaling, core: Core, variant: Variant) -> float:
+    """Sums and outputs of all pixels, without building the columns."""
+    steps = _depth(shape) // 2
     tiles, left = divmod(shape.out_c, 4)
-    pixel_pairs = shape.batch * -(-shape.pixels // TILE_PIXELS)
-    # BYTES expands each word twice.
-    tile_cycles, left_cycles = (9, 7) if variant.layout is Layout.PAIRS else (11, 8)
-    sum_cycles = tiles * (tile_cycles * _depth(shape) + 14)
-    sum_cycles += -(-left // 2) * (left_cycles * _depth(shape) + 12)
-    return pixel_pairs * (sum_cycles + TILE_PIXELS * shape.out_c * scaling(layer).cycles)
+    pairs = shape.batch * -(-shape.pixels // TILE_PIXELS)
+    blocks = -(-shape.all_pixels // variant.block(shape))
+    if variant.layout is Layout.PAIRS:
+        tile = core.step * steps + core.loop * -(-steps // DOT_UNROLLED)
+    else:
+        tile = 1.5 * core.step * steps
+    is_assembly = variant.layout is Layout.PAIRS and is_folded(scales)
+    outputs = core.outputs if is_assembly else 8 * scales.cycles * core.outputs / 52
+    pair_left = 0.7 * core.step * steps + 4 * scales.cycles * core.outputs / 52
+    in_pairs = pairs * (tiles * (tile + outputs) + -(-left // 2) * pair_left)
+    return in_pairs + blocks * (tiles * core.tile + 60)
 
 
 def _tile_stream(
@@ -412,8 +432,8 @@ def _product_context(graph: Graph, op: Op, *, variant: Variant) -> ConvContext:
         (array,),
         variant=variant,
         scaling=scales,
-        band=_variant_band(shape, variant, stream.size),
-        scratch_bytes=_scratch_bytes(shape, variant, stream.size),
+        band=_variant_band(shape, variant),
+        scratch_bytes=_scratch_bytes(shape, variant),
     )
 
 
@@ -462,32 +482,28 @@ def _block_starts(shape: Window, variant: Variant, band: Band | None) -> NDArray
     """The first pixel of each block of conv2d_column_s8: blocks end with a band or an image."""
     band_pixels = band.out_rows * shape.out_w if band else shape.pixels
     in_band = np.arange(shape.pixels) % band_pixels
-    starts = np.flatnonzero(in_band % variant.block == 0)
+    starts = np.flatnonzero(in_band % variant.block(shape) == 0)
     return (np.arange(shape.batch)[:, None] * shape.pixels + starts).reshape(-1)
 
 
 def _pointwise_cost(graph: Graph, op: Op, board: BoardLimits, *, variant: Variant) -> Cost:
-    assert isinstance(op, Conv2D | DepthwiseConv2D)
-    shape = window(graph, op)
-    starts = np.arange(0, shape.all_pixels, variant.block)
-    return _product_cost(
-        graph, op, board, variant, starts, column_cycles=2 * shape.in_c + 8, code_bytes=200
-    )
+    shape, _ = _as_convolution(graph, op)
+    starts = np.arange(0, shape.all_pixels, variant.block(shape))
+    return _product_cost(graph, op, board, variant, starts, column_cycles=0, code_bytes=200)
 
 
 def _column_cost(graph: Graph, op: Op, board: BoardLimits, *, variant: Variant) -> Cost:
-    shape, layer = _as_convolution(graph, op)
-    band = _variant_band(shape, variant, _weight_words(shape, scaling(layer)))
-    column_cycles = 2 * _depth(shape) + 12 * shape.kh + 20
-    return _product_cost(
-        graph,
-        op,
-        board,
-        variant,
-        _block_starts(shape, variant, band),
-        column_cycles=column_cycles,
-        code_bytes=500,
-    )
+    shape, _ = _as_convolution(graph, op)
+    band = _variant_band(shape, variant)
+    starts = _block_starts(shape, variant, band)
+    pairs = shape.all_pixels / TILE_PIXELS
+    runs = shape.kh * shape.kw // shape.run_taps
+    rest = shape.run_taps * shape.in_c % 4
+    cycles = pairs * (40 + runs * (8 + 10 * rest))
+    if band:
+        bands = shape.batch * -(-shape.out_h // band.out_rows)
+        cycles += bands * band.in_rows * (30 + 0.8 * band.row_bytes)
+    return _product_cost(graph, op, board, variant, starts, column_cycles=cycles, code_bytes=500)
 
 
 def _product_cost(
@@ -497,16 +513,22 @@ def _product_cost(
     variant: Variant,
     starts: NDArray[np.int64],
     *,
-    column_cycles: int,
+    column_cycles: float,
     code_bytes: int,
 ) -> Cost:
     shape, layer = _as_convolution(graph, op)
-    words = _weight_words(shape, scaling(layer))
-    product_cycles = _product_cycles(graph, op, board, variant)
+    scales = scaling(layer)
+    core = CORES[board.core]
+    weight_bytes = 4 * _weight_words(shape, scales)
+    copied = shape.all_pixels * (_depth(shape) + 10)
     return Cost(
-        cycles=product_cycles + shape.all_pixels * column_cycles,
-        flash_bytes=4 * words + code_bytes,
-        scratch_bytes=_scratch_bytes(shape, variant, words),
+        cycles=round(
+            _product_cycles(shape, scales, core, variant)
+            + core.column * (2 * copied + column_cycles)
+            + board.flash_byte_cycles * weight_bytes
+        ),
+        flash_bytes=weight_bytes + code_bytes,
+        scratch_bytes=_scratch_bytes(shape, variant),
         overlaps=(_steps(shape, starts),),
     )
 

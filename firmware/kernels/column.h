@@ -68,18 +68,4 @@ static inline void band_row(int8_t *to, const int8_t *from, int32_t left, int32_
     }
 }
 
-/* Copies `count` words, a multiple of 4; returns the copy. */
-static inline const uint32_t *copy_words(void *to, const uint32_t *from, int32_t count)
-{
-    typedef struct {
-        uint32_t word[4];
-    } quad_t;
-    quad_t *copy = to;
-
-    for (int32_t i = 0; i < count; i += 4) {
-        memcpy(&copy[i / 4], &from[i], sizeof(quad_t));
-    }
-    return to;
-}
-
 #endif
