@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,11 @@ from codegen.requantization import Scaling, product_scaling
 
 #: Bits below the output in a scaled sum; fewer than the least are never exact.
 MAX_PLACES, MIN_PLACES = 23, 12
+#: What is added to the two factors of a sum in turns until they are exact.
+CHANGES = sorted(
+    itertools.product((0, *(sign << bit for bit in range(4, 10) for sign in (1, -1))), repeat=2),
+    key=lambda pair: abs(pair[0]) + abs(pair[1]),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -101,25 +107,33 @@ def linear(quant: fixed_point.AddQuant, sign: int) -> Linear | None:
 
     Each pair whose output is not at the upper end leaves the scaled sum below the next output's
     lowest, and each that is not at the lower end lifts it to its own output's lowest: together an
-    interval for `start`.
+    interval for `start`. Where scales are round numbers, sums lie exactly between two outputs;
+    changed factors move them to the side to which they are rounded.
     """
     values = np.arange(-128, 128, dtype=np.int64)
     a, b = values[:, None], values[None, :]
     outputs = reference.add_s8(a.astype(np.int8), b.astype(np.int8), quant, sign=sign)
     wanted = outputs.astype(np.int64)
-    scale = _real(quant.out) * 2.0**quant.left_shift
-    for places in range(MAX_PLACES, MIN_PLACES, -1):
-        factor_a = round(scale * _real(quant.a) * 2 ** (places + 8))
-        factor_b = round(scale * _real(quant.b) * 2 ** (places + 8)) * sign
-        scaled = (a * factor_a >> 8) + (b * factor_b >> 8)
-        least = (wanted << places) - scaled
-        most = least + (1 << places) - 1
-        first = int(least[wanted > quant.act_min].max(initial=-(2**31)))
-        last = int(most[wanted < quant.act_max].min(initial=2**31))
-        start = (first + last) // 2
-        magnitude = abs(start) + (abs(factor_a) + abs(factor_b)) // 2 + 2
-        if first <= last and max(magnitude, abs(factor_a), abs(factor_b)) < 2**31:
-            return Linear(factor_a, factor_b, start, places)
+    scale = math.ldexp(_real(quant.out), quant.left_shift + 8)
+    exact_a, exact_b = scale * _real(quant.a), scale * _real(quant.b) * sign
+    low, high = wanted > quant.act_min, wanted < quant.act_max
+    for places in range(MAX_PLACES, MIN_PLACES - 1, -1):
+        for change_a, change_b in CHANGES:
+            factor_a = round(math.ldexp(exact_a, places)) + change_a
+            factor_b = round(math.ldexp(exact_b, places)) + change_b
+            scaled = (a * factor_a >> 8) + (b * factor_b >> 8)
+            least = (wanted << places) - scaled
+            first = int(least[low].max(initial=-(2**31)))
+            last = int(least[high].min(initial=2**31)) + (1 << places) - 1
+            start = (first + last) // 2
+            magnitude = abs(start) + (abs(factor_a) + abs(factor_b)) // 2 + 2
+            if max(magnitude, abs(factor_a), abs(factor_b)) >= 2**31:
+                break
+            if first <= last:
+                return Linear(factor_a, factor_b, start, places)
+        else:
+            # Fewer places are less exact.
+            return None
     return None
 
 

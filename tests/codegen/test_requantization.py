@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codegen import fixed_point
-from codegen.requantization import Product, Scaling, scaling, thresholds
+from codegen import fixed_point, reference
+from codegen.kernels.elementwise import linear
+from codegen.requantization import (
+    Product,
+    Scaling,
+    averages,
+    product_scaling,
+    scaling,
+    thresholds,
+)
+
+EVERY_S8 = np.arange(-128, 128, dtype=np.int8)
 
 
 def _layer(
@@ -171,3 +181,92 @@ def test_a_large_layer_takes_little_time() -> None:
 
     assert form.name == "folded"
     assert time.perf_counter() - start < 2.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 10, 64, 125, 256])
+def test_each_sum_of_an_average(count: int) -> None:
+    quant = fixed_point.PoolQuant(-128, 127)
+    sums = np.arange(-128 * count, 127 * count + 1)
+    rounded = np.sign(sums) * ((np.abs(sums) + count // 2) // count)
+    alone, one_of_many = averages(count, count, quant), averages(1, max(count, 9), quant)
+    assert alone is not None
+    assert one_of_many is not None
+
+    assert np.array_equal(_in_c(alone, 0, sums), rounded)
+    assert np.array_equal(_in_c(one_of_many, count - 1, sums), rounded)
+
+
+zero_points = st.integers(-128, 127)
+
+
+@settings(max_examples=50, deadline=None)
+@given(zero_points, zero_points, zero_points, st.floats(-20.0, 3.0), ACTIVATIONS)
+def test_each_product_of_two_values(
+    a_zp: int, b_zp: int, out_zp: int, exponent: float, act: tuple[int, int]
+) -> None:
+    scale = fixed_point.quantize_multiplier(2.0**exponent)
+    quant = fixed_point.MulQuant(a_zp, b_zp, out_zp, scale, *act)
+    form = product_scaling(quant)
+    if form is None:
+        assert scale.shift > -1
+        return
+    a, b = EVERY_S8[:, None], EVERY_S8[None, :]
+    products = (a.astype(np.int64) - a_zp) * (b.astype(np.int64) - b_zp)
+
+    assert np.array_equal(_in_c(form, 0, products), reference.mul_s8(a, b, quant))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    zero_points,
+    zero_points,
+    zero_points,
+    st.floats(1e-3, 10.0),
+    st.floats(1e-3, 10.0),
+    st.floats(1e-3, 10.0),
+    st.sampled_from([1, -1]),
+)
+def test_each_sum_of_two_values(
+    a_zp: int, b_zp: int, out_zp: int, a: float, b: float, out: float, sign: int
+) -> None:
+    twice_max = 2 * max(a, b)
+    quant = fixed_point.AddQuant(
+        a_zp,
+        b_zp,
+        out_zp,
+        20,
+        fixed_point.quantize_multiplier(a / twice_max),
+        fixed_point.quantize_multiplier(b / twice_max),
+        fixed_point.quantize_multiplier(twice_max / (2**20 * out)),
+        -128,
+        127,
+    )
+    form = linear(quant, sign)
+    if form is None:
+        return
+    part_a = (EVERY_S8[:, None].astype(np.int64) << 8) * form.factor_a >> 16
+    part_b = (EVERY_S8[None, :].astype(np.int64) << 8) * form.factor_b >> 16
+    for total in (part_b + form.start, part_a + part_b + form.start):
+        assert np.all(total == total.astype(np.int32))
+    result = np.clip((part_a + part_b + form.start) >> form.places, -128, 127)
+
+    expected = reference.add_s8(EVERY_S8[:, None], EVERY_S8[None, :], quant, sign=sign)
+    assert np.array_equal(result, expected)
+
+
+def test_sums_of_usual_scales_are_linear() -> None:
+    scales = [(0.0237, 0.0191, 0.031), (0.1, 0.1, 0.13), (0.05, 0.003, 0.05), (0.1, 0.1, 0.2)]
+    for a, b, out in scales:
+        twice_max = 2 * max(a, b)
+        quant = fixed_point.AddQuant(
+            -128,
+            5,
+            -9,
+            20,
+            fixed_point.quantize_multiplier(a / twice_max),
+            fixed_point.quantize_multiplier(b / twice_max),
+            fixed_point.quantize_multiplier(twice_max / (2**20 * out)),
+            -128,
+            127,
+        )
+        assert linear(quant, 1) is not None
