@@ -255,7 +255,7 @@ def test_each_sum_of_two_values(
 
 
 def test_sums_of_usual_scales_are_linear() -> None:
-    scales = [(0.0237, 0.0191, 0.031), (0.1, 0.1, 0.13), (0.05, 0.003, 0.05), (0.1, 0.1, 0.2)]
+    scales = [(0.02371, 0.01917, 0.03123), (0.1, 0.1, 0.13), (0.05, 0.003, 0.05), (0.1, 0.1, 0.2)]
     for a, b, out in scales:
         twice_max = 2 * max(a, b)
         quant = fixed_point.AddQuant(
