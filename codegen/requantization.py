@@ -160,11 +160,30 @@ class Scaling:
             return f"folded_high({difference}, {channel}, {self.constant})"
         return self.call(f"({difference}) >> 8", channel)
 
+    @property
+    def left_shift(self) -> int:
+        """How far `call` shifts a sum to the left."""
+        return self.constant if self.name == "folded" and self.constant is not None else 0
+
+    def call_multiple(self, multiple: str, channel: str, log2: int) -> str:
+        """C: as `call`, of 2^log2 times a sum; only with left_shift it may have wrapped around."""
+        if self.name == "folded":
+            shift = self.left_shift - log2
+            return f"folded_channel({_shifted(multiple, -shift)}, {channel}, {max(0, shift)})"
+        if self.name == "signed":
+            return f"signed_doubled({_shifted(multiple, log2 - 1)}, {channel}, {self.constant})"
+        return self.call(_shifted(multiple, log2), channel)
+
     def clamp(self, value: str) -> str:
         """C: the int8 of what `call` gave."""
         if self.places:
             return f"folded_clamp({value}, {self.places}, {self.act_min}, {self.act_max})"
         return f"clamp_s8({value}, {self.act_min}, {self.act_max})"
+
+
+def _shifted(value: str, right: int) -> str:
+    """C: a value shifted to the right, if that changes it."""
+    return f"({value}) >> {right}" if right > 0 else value
 
 
 @lru_cache(maxsize=64)

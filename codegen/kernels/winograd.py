@@ -46,35 +46,39 @@ FACTORS = np.array([24, 12, 12, 12], np.int64)
 TILE = 4
 INPUTS = 6
 POSITIONS = INPUTS * INPUTS
+MIN_CHANNELS = 8
 QUAD = 4  # tiles whose products are computed together
-#: What winograd_input adds to the low channel: to all inputs, and to four at the bottom right.
-LOW = 128
-CORNER = 12800
+#: What winograd_input adds to the low channels' inputs: WINOGRAD_LOW, and WINOGRAD_CORNER to four.
+ADDED = np.full((INPUTS, INPUTS), 128)
+ADDED[TILE:, TILE:] += 12800
 
-#: winograd_sum gives 64 times a sum before it shifts.
-SUM_LIMIT = 2**31 // 64
+#: The first output's factor is 24 * 24 = 9 * 64; this is 1 / 9 modulo 2^32.
+INVERSE = pow(9, -1, 2**32)
+LOG2 = 6
+#: 64 times a sum must fit 32 bits.
+SUM_LIMIT = 2**31 >> LOG2
 
 
 def transformed_weights(weights: NDArray[np.int8]) -> Int64s:
     """(out_c, 6, 6, in_c) U of weights (out_c, 3, 3, in_c); fits int16."""
-    transformed: Int64s = np.einsum("ik,jl,oklc->oijc", G, G, weights.astype(np.int64))
+    transformed: Int64s = np.einsum(
+        "ik,jl,oklc->oijc", G, G, weights.astype(np.int64), optimize=True
+    )
     return transformed
 
 
 def starts(transformed: Int64s) -> Int64s:
     """(out_c, 6, 6) what M starts with, so that what is added to low channels does not count."""
-    added = np.full((INPUTS, INPUTS), LOW)
-    added[TILE:, TILE:] += CORNER
     low = np.isin(np.arange(transformed.shape[3]) % 4, (0, 1))
-    negative: Int64s = -(B @ added @ B.T) * transformed[..., low].sum(axis=3)
-    return negative
+    added: Int64s = (B @ ADDED @ B.T) * transformed[..., low].sum(axis=3)
+    return -added
 
 
 def pack_transformed(transformed: Int64s) -> NDArray[np.uint32]:
     """Words in the order of use; the layout is described in winograd.h.
 
     Args:
-        transformed: (out_c, 6, 6, depth), out_c even, depth a multiple of 4.
+        transformed: (out_c, 6, 6, depth), out_c even, depth a multiple of 16.
     """
     out_c, depth = transformed.shape[0], transformed.shape[3]
     # Channels c and c + 2 of a group of four are a word.
@@ -87,13 +91,27 @@ def pack_transformed(transformed: Int64s) -> NDArray[np.uint32]:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class WinogradContext(Context):
-    """conv2d_winograd_s8; `block` tiles are transformed before any product of them."""
+    """conv2d_winograd_s8; `block` tiles are transformed before any product of them.
+
+    `depth` counts the channels that are transformed, `u_depth` those that are multiplied.
+    """
 
     window: Window
     depth: int
+    u_depth: int
     block: int
     in_zp: int
     scaling: Scaling
+
+    @property
+    def log2(self) -> int:
+        """Outputs times the inverse are 2^log2 times the sums, modulo 2^32; what needs no shift."""
+        return max(LOG2, self.scaling.left_shift)
+
+    @property
+    def inverse(self) -> int:
+        """Of the first output's factor, times 2^log2."""
+        return (INVERSE << (self.log2 - LOG2)) % 2**32
 
     @property
     def row_tiles(self) -> int:
@@ -106,14 +124,24 @@ class WinogradContext(Context):
         return _tiles(self.window)
 
 
+def _in_whole(step: int, count: int) -> int:
+    """The next multiple of `step`."""
+    return -(-count // step) * step
+
+
 def _depth(shape: Window) -> int:
-    """Input channels in whole groups of four."""
-    return -(-shape.in_c // 4) * 4
+    """Input channels in whole groups of four, which are transformed together."""
+    return _in_whole(4, shape.in_c)
+
+
+def _u_depth(shape: Window) -> int:
+    """Input channels in whole groups of those that winograd_products takes at once."""
+    return _in_whole(16, shape.in_c)
 
 
 def _scratch_bytes(shape: Window, block: int) -> int:
     """Transformed inputs, the sums of two output channels, and one tile at the image's edge."""
-    return block * POSITIONS * (2 * _depth(shape) + 8) + POSITIONS * _depth(shape)
+    return block * POSITIONS * (2 * _u_depth(shape) + 8) + POSITIONS * _depth(shape)
 
 
 def _tiles(shape: Window) -> int:
@@ -132,6 +160,8 @@ def _refuse(graph: Graph, op: Op, *, block: int) -> str | None:
     steps = (shape.stride_h, shape.stride_w, shape.dilation_h, shape.dilation_w)
     if (shape.kh, shape.kw) != (3, 3) or steps != (1, 1, 1, 1):
         return "needs a 3x3 kernel with stride and dilation 1"
+    if shape.in_c < MIN_CHANNELS:
+        return f"transforms cost more than they save with fewer than {MIN_CHANNELS} input channels"
     if block > QUAD and block - QUAD >= shape.batch * _tiles(shape):
         return f"the image has only {_tiles(shape)} tiles"
     if np.any(np.abs(layer.weights.astype(np.int64)).sum(axis=1) * 128 >= SUM_LIMIT):
@@ -142,22 +172,23 @@ def _refuse(graph: Graph, op: Op, *, block: int) -> str | None:
 def _context(graph: Graph, op: Op, *, block: int) -> WinogradContext:
     shape, layer = _layer(graph, op)
     scales = scaling(layer)
-    depth = _depth(shape)
+    u_depth = _u_depth(shape)
     weights = scales.weights.reshape(shape.out_c, 3, 3, shape.in_c)
-    padded = np.pad(weights, ((0, shape.out_c % 2), (0, 0), (0, 0), (0, depth - shape.in_c)))
+    padded = np.pad(weights, ((0, shape.out_c % 2), (0, 0), (0, 0), (0, u_depth - shape.in_c)))
     arrays = (
         Array(
             f"{op.name}_weight",
             "uint32_t",
             pack_transformed(transformed_weights(padded)),
-            f"{shape.out_c} channels in pairs, {depth} deep, transformed; order of winograd.h",
+            f"{shape.out_c} channels in pairs, {u_depth} deep, transformed; order of winograd.h",
         ),
         Array(f"{op.name}_channel", scales.c_type, scales.rows, scales.comment),
     )
     return WinogradContext(
         **common(graph, op, arrays, scratch_bytes=_scratch_bytes(shape, block)),
         window=shape,
-        depth=depth,
+        depth=_depth(shape),
+        u_depth=u_depth,
         block=block,
         in_zp=layer.quant.in_zp,
         scaling=scales,

@@ -134,13 +134,19 @@ typedef struct {
     int32_t multiplier;
 } signed_t;
 
-/* (requantize(sum with bias, multiplier, -exponent) + output zero point) * 2^exponent, for folded_clamp; the sum with its bias
- * is below 2^30 in magnitude. As requantize_small. */
-static inline int32_t signed_channel(int32_t sum, signed_t channel, int32_t round)
+/* (requantize(sum with bias, multiplier, -exponent) + output zero point) * 2^exponent, for folded_clamp, of twice a sum; the sum
+ * with its bias is below 2^30 in magnitude. As requantize_small. */
+static inline int32_t signed_doubled(int32_t doubled, signed_t channel, int32_t round)
 {
-    int32_t total = channel.bias + sum * 2;
+    int32_t total = channel.bias + doubled;
 
     return smmlar(total, channel.multiplier, round + (total >> 31));
+}
+
+/* As signed_doubled, of a sum. */
+static inline int32_t signed_channel(int32_t sum, signed_t channel, int32_t round)
+{
+    return signed_doubled(sum * 2, channel, round);
 }
 
 /*

@@ -79,113 +79,183 @@ WINOGRAD_SHARED void winograd_patch(int8_t *patch, const int8_t *in, int32_t top
     }
 }
 
-/* B times a column; element i of the result goes to to[i * step]. */
-static inline __attribute__((always_inline)) void winograd_b(uint32_t d0, uint32_t d1, uint32_t d2, uint32_t d3, uint32_t d4,
-                                                             uint32_t d5, uint32_t *to, int32_t step)
-{
-    uint32_t even = d4 - (d2 << 2);
-    uint32_t odd = d3 - (d1 << 2);
-    uint32_t d42 = d4 - d2;
-    uint32_t d31 = d3 - d1;
+/* V of one tile, whose first input is at `patch`; rows are `stride` bytes apart, `depth` is a multiple of 4. Further channels of V,
+ * up to a multiple of 16, may hold anything: U is 0 there. */
+#if defined(__ARM_FEATURE_DSP) && !CORE_CORTEX_M7
 
-    to[0] = d42 + ((d0 - d2) << 2);
+/* Loads next to each other take fewer cycles, and so does what lies on words: GCC has neither.
+ *
+ * B times r4..r9, to r4, r7, r8, r5, r11, r9 */
+#define WINOGRAD_B \
+    "sub.w r11, r8, r6\n" \
+    "sub.w r8, r8, r6, lsl #2\n" \
+    "sub.w r4, r4, r6\n" \
+    "add.w r4, r11, r4, lsl #2\n" \
+    "sub.w r6, r7, r5\n" \
+    "sub.w r5, r7, r5, lsl #2\n" \
+    "sub.w r9, r9, r7\n" \
+    "sub.w r9, r9, r6, lsl #2\n" \
+    "add.w r7, r8, r5\n" \
+    "sub.w r8, r8, r5\n" \
+    "add.w r5, r11, r6, lsl #1\n" \
+    "sub.w r11, r11, r6, lsl #1\n"
+#define WINOGRAD_STORE(to, offset, step) \
+    "str.w r4, [" to ", #(" offset ")]\n" \
+    "str.w r7, [" to ", #(" offset " + " step ")]\n" \
+    "str.w r8, [" to ", #(" offset " + 2 * " step ")]\n" \
+    "str.w r5, [" to ", #(" offset " + 3 * " step ")]\n" \
+    "str.w r11, [" to ", #(" offset " + 4 * " step ")]\n" \
+    "str.w r9, [" to ", #(" offset " + 5 * " step ")]\n"
+/* A column of the image, two of its four channels: r0 = top, r10 = fourth row, r1 = stride, lr and r12 = what is added. */
+#define WINOGRAD_COLUMN(rotation, offset) \
+    "ldr.w r4, [r0]\n" \
+    "ldr.w r5, [r0, r1]\n" \
+    "ldr.w r6, [r0, r1, lsl #1]\n" \
+    "ldr.w r7, [r10]\n" \
+    "ldr.w r8, [r10, r1]\n" \
+    "ldr.w r9, [r10, r1, lsl #1]\n" \
+    "sxtab16 r4, lr, r4" rotation "\n" \
+    "sxtab16 r5, lr, r5" rotation "\n" \
+    "sxtab16 r6, lr, r6" rotation "\n" \
+    "sxtab16 r7, lr, r7" rotation "\n" \
+    "sxtab16 r8, r12, r8" rotation "\n" \
+    "sxtab16 r9, r12, r9" rotation "\n" WINOGRAD_B WINOGRAD_STORE("r3", offset, "48")
+#define WINOGRAD_LINE(offset) "ldm.w r10!, {r4-r9}\n" WINOGRAD_B WINOGRAD_STORE("r3", offset, "16")
+
+__attribute__((naked, noipa, unused)) static void winograd_input(const int8_t *patch, int32_t stride, int32_t depth,
+                                                                 uint32_t *v)
+{
+    (void)patch, (void)stride, (void)depth, (void)v; /* r0, r1, r2, r3 */
+    __asm__("push {r4-r11, lr}\n"
+            "add r4, r0, r2\n"
+            "sub sp, sp, #12\n" /* 288: patch, 292: its end, 296: v */
+            "str r3, [sp, #8]\n"
+            "strd r0, r4, [sp]\n"
+            "sub sp, sp, #288\n" /* B d: row, pair of channels, column */
+            "mov lr, #128\n"
+            ".balign 4\n"
+            "1:\n"
+            "mov.w r12, #128\n"
+            "mov.w r3, sp\n"
+            "2:\n"
+            "add.w r10, r0, r1\n"
+            "add.w r10, r10, r1, lsl #1\n" WINOGRAD_COLUMN("", "0") WINOGRAD_COLUMN(", ror #8", "24") /* */
+            "add.w r0, r0, r2\n"
+            "add.w r3, r3, #4\n"
+            "add.w r10, sp, #16\n"
+            "cmp.w r3, r10\n"
+            "blo.w 2b\n"
+            "movw r12, #(128 + 12800)\n" /* the last two columns */
+            "add.w r10, sp, #24\n"
+            "cmp.w r3, r10\n"
+            "blo.w 2b\n"
+            "mov.w r10, sp\n"
+            "ldr.w r3, [sp, #296]\n"
+            "add.w r0, sp, #288\n"
+            "3:\n" WINOGRAD_LINE("0") WINOGRAD_LINE("576") /* */
+            "add.w r3, r3, #96\n"
+            "cmp.w r10, r0\n"
+            "blo.w 3b\n"
+            "ldr.w r0, [sp, #288]\n"
+            "ldr.w r4, [sp, #292]\n"
+            "add.w r3, r3, #576\n"
+            "add.w r0, r0, #4\n" /* the next four channels */
+            "str.w r3, [sp, #296]\n"
+            "str.w r0, [sp, #288]\n"
+            "cmp.w r0, r4\n"
+            "blo.w 1b\n"
+            "add sp, sp, #300\n"
+            "pop {r4-r11, pc}\n");
+}
+
+#else
+
+/* Six inputs of a row or column, two channels each. */
+typedef struct {
+    uint32_t d0, d1, d2, d3, d4, d5;
+} winograd_line_t;
+
+/* Loads and stores stay on their sides of this: next to each other they take fewer cycles, and fewer registers are in use. */
+static inline void winograd_fence(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+/* B times a line; element i of the result goes to to[i * step]. */
+static inline __attribute__((always_inline)) void winograd_b(winograd_line_t d, uint32_t *to, int32_t step)
+{
+    uint32_t even = d.d4 - (d.d2 << 2);
+    uint32_t odd = d.d3 - (d.d1 << 2);
+    uint32_t d42 = d.d4 - d.d2;
+    uint32_t d31 = d.d3 - d.d1;
+
+    to[0] = d42 + ((d.d0 - d.d2) << 2);
     to[1 * step] = even + odd;
     to[2 * step] = even - odd;
     to[3 * step] = d42 + (d31 << 1);
     to[4 * step] = d42 - (d31 << 1);
-    to[5 * step] = d5 - d3 - (d31 << 2);
+    to[5 * step] = d.d5 - d.d3 - (d31 << 2);
+    winograd_fence();
 }
 
-/* V of one tile, whose first input is at `patch`; rows are `stride` bytes apart, `depth` is a multiple of 4. */
+/* Words of a column of the image; rows are `stride` bytes apart. */
+static inline __attribute__((always_inline)) winograd_line_t winograd_load_column(const int8_t *top, int32_t stride)
+{
+    const int8_t *middle = top + 3 * stride;
+    winograd_line_t words = {load_u32(top),    load_u32(top + stride),    load_u32(top + 2 * stride),
+                             load_u32(middle), load_u32(middle + stride), load_u32(middle + 2 * stride)};
+
+    winograd_fence();
+    return words;
+}
+
 WINOGRAD_SHARED void winograd_input(const int8_t *patch, int32_t stride, int32_t depth, uint32_t *v)
 {
     enum { PAIR = WINOGRAD_POSITIONS * WINOGRAD_QUAD };
 
     for (const int8_t *end = patch + depth; patch < end; patch += 4) {
-        uint32_t rows[WINOGRAD_INPUTS][2][WINOGRAD_INPUTS]; /* B d: row, pair of channels, column */
+        uint32_t lines[WINOGRAD_INPUTS][2][WINOGRAD_INPUTS]; /* B d: row, pair of channels, column */
         const int8_t *top = patch;
 
         for (int32_t x = 0; x < WINOGRAD_INPUTS; x++) {
-            const int8_t *middle = top + 3 * stride;
-            uint32_t d0 = load_u32(top);
-            uint32_t d1 = load_u32(top + stride);
-            uint32_t d2 = load_u32(top + 2 * stride);
-            uint32_t d3 = load_u32(middle);
-            uint32_t d4 = load_u32(middle + stride);
-            uint32_t d5 = load_u32(middle + 2 * stride);
             uint32_t low = WINOGRAD_LOW;
-            uint32_t bottom = x < 4 ? WINOGRAD_LOW : WINOGRAD_LOW + WINOGRAD_CORNER;
+            uint32_t bottom = x < WINOGRAD_TILE ? WINOGRAD_LOW : WINOGRAD_LOW + WINOGRAD_CORNER;
+            winograd_line_t d = winograd_load_column(top, stride);
 
-            winograd_b(sxtab16(low, d0), sxtab16(low, d1), sxtab16(low, d2), sxtab16(low, d3), sxtab16(bottom, d4),
-                       sxtab16(bottom, d5), &rows[0][0][x], 2 * WINOGRAD_INPUTS);
-            winograd_b(sxtab16_ror8(low, d0), sxtab16_ror8(low, d1), sxtab16_ror8(low, d2), sxtab16_ror8(low, d3),
-                       sxtab16_ror8(bottom, d4), sxtab16_ror8(bottom, d5), &rows[0][1][x], 2 * WINOGRAD_INPUTS);
+            d = (winograd_line_t){sxtab16(low, d.d0), sxtab16(low, d.d1),    sxtab16(low, d.d2),
+                                  sxtab16(low, d.d3), sxtab16(bottom, d.d4), sxtab16(bottom, d.d5)};
+            winograd_b(d, &lines[0][0][x], 2 * WINOGRAD_INPUTS);
+            d = winograd_load_column(top, stride);
+            d = (winograd_line_t){sxtab16_ror8(low, d.d0), sxtab16_ror8(low, d.d1),    sxtab16_ror8(low, d.d2),
+                                  sxtab16_ror8(low, d.d3), sxtab16_ror8(bottom, d.d4), sxtab16_ror8(bottom, d.d5)};
+            winograd_b(d, &lines[0][1][x], 2 * WINOGRAD_INPUTS);
             top += depth;
         }
+
+        const uint32_t *line = lines[0][0];
+
         for (int32_t y = 0; y < WINOGRAD_INPUTS; y++) {
             for (int32_t pair = 0; pair < 2; pair++) {
-                const uint32_t *row = rows[y][pair];
+                winograd_line_t d = {line[0], line[1], line[2], line[3], line[4], line[5]};
 
-                winograd_b(row[0], row[1], row[2], row[3], row[4], row[5],
-                           &v[pair * PAIR + y * WINOGRAD_INPUTS * WINOGRAD_QUAD], WINOGRAD_QUAD);
+                winograd_fence();
+                winograd_b(d, &v[pair * PAIR + y * WINOGRAD_INPUTS * WINOGRAD_QUAD], WINOGRAD_QUAD);
+                line += WINOGRAD_INPUTS;
             }
         }
         v += 2 * PAIR;
     }
 }
 
+#endif
+
 /*
  * M of two output channels in all positions of `quads` quads of tiles: for each position and quad
  *
  *   m[i] = u[i / 4] + sum over pairs k of channels of u[2 + 2 * k + i / 4] * v[k][i % 4]      for i in 0..7
  *
- * with two products in each u * v. `depth` is a multiple of 4.
+ * with two products in each u * v. `depth` is a multiple of 16.
  */
-WINOGRAD_SHARED void winograd_products_4(const uint32_t *u, const uint32_t *v, int32_t *m, int32_t quads, int32_t depth)
-{
-    enum { PAIR = WINOGRAD_POSITIONS * WINOGRAD_QUAD, M_QUAD = 2 * WINOGRAD_POSITIONS * WINOGRAD_QUAD };
-
-    for (int32_t position = 0; position < WINOGRAD_POSITIONS; position++) {
-        const uint32_t *x = &v[position * WINOGRAD_QUAD];
-        int32_t *to = &m[position * 2 * WINOGRAD_QUAD];
-
-        for (int32_t quad = 0; quad < quads; quad++) {
-            int32_t m0 = (int32_t)u[0], m1 = m0, m2 = m0, m3 = m0;
-            int32_t m4 = (int32_t)u[1], m5 = m4, m6 = m4, m7 = m4;
-
-            for (const uint32_t *w = &u[2]; w < &u[2 + depth]; w += 2) {
-                uint32_t w0 = w[0];
-                uint32_t w1 = w[1];
-                uint32_t x0 = x[0];
-                uint32_t x1 = x[1];
-
-                m0 = smlad(w0, x0, m0);
-                m4 = smlad(w1, x0, m4);
-                m1 = smlad(w0, x1, m1);
-                m5 = smlad(w1, x1, m5);
-                x0 = x[2];
-                x1 = x[3];
-                m2 = smlad(w0, x0, m2);
-                m6 = smlad(w1, x0, m6);
-                m3 = smlad(w0, x1, m3);
-                m7 = smlad(w1, x1, m7);
-                x += PAIR;
-            }
-            to[0] = m0;
-            to[1] = m1;
-            to[2] = m2;
-            to[3] = m3;
-            to[4] = m4;
-            to[5] = m5;
-            to[6] = m6;
-            to[7] = m7;
-            to += M_QUAD;
-        }
-        u += 2 + depth;
-    }
-}
-
-/* The same for a depth that is a multiple of 16. */
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_FP)
 
 /* r4 to r11 are m[0] to m[7], r1 points to v of the first of eight pairs; k is the number of a pair among these. */
@@ -226,7 +296,7 @@ WINOGRAD_SHARED void winograd_products_4(const uint32_t *u, const uint32_t *v, i
     WINOGRAD_PAIR(6, WINOGRAD_DO, WINOGRAD_SUMS) \
     WINOGRAD_PAIR(7, WINOGRAD_OMIT, WINOGRAD_SUMS)
 
-__attribute__((naked, noipa, unused)) static void winograd_products_16(const uint32_t *u, const uint32_t *v, int32_t *m,
+__attribute__((naked, noipa, unused)) static void winograd_products(const uint32_t *u, const uint32_t *v, int32_t *m,
                                                                        int32_t quads, int32_t depth)
 {
     (void)u, (void)v, (void)m, (void)quads, (void)depth; /* r0, r1, r2, r3, on the stack */
@@ -329,7 +399,7 @@ __attribute__((naked, noipa, unused)) static void winograd_products_16(const uin
     WINOGRAD_PAIR(7, s30, s31, WINOGRAD_SUMS)
 
 /* Of the first 32 channels all words of U stay in s0 to s31; of more than that the first 16, the others take turns. */
-__attribute__((naked, noipa, unused)) static void winograd_products_16(const uint32_t *u, const uint32_t *v, int32_t *m,
+__attribute__((naked, noipa, unused)) static void winograd_products(const uint32_t *u, const uint32_t *v, int32_t *m,
                                                                        int32_t quads, int32_t depth)
 {
     (void)u, (void)v, (void)m, (void)quads, (void)depth; /* r0, r1, r2, r3, on the stack */
@@ -356,21 +426,20 @@ __attribute__((naked, noipa, unused)) static void winograd_products_16(const uin
             "ldr r0, [sp]\n"
             "ldr r3, [sp, #8]\n"
             "ldr r4, [sp, #12]\n"
+            "ldrd r2, r12, [r0], #8\n"
             "str r3, [sp, #44]\n"
-            "ldr r2, [r0], #4\n"
-            "ldr r3, [r0], #4\n"
             "vldm r0!, {s0-s15}\n"
+            "strd r2, r12, [sp, #36]\n"
+            "add r5, r0, r4\n"
+            "str r5, [sp]\n"
             "cmp r4, #64\n"
-            "it eq\n"
-            "vldmeq r0, {s16-s31}\n"
-            "itt hi\n"
-            "strhi r0, [sp, #28]\n"
-            "addhi r5, r0, r4\n"
-            "it hi\n"
-            "strhi r5, [sp, #32]\n"
-            "add r0, r0, r4\n"
-            "str r0, [sp]\n"
-            "strd r2, r3, [sp, #36]\n"
+            "blo 2f\n"
+            "beq 7f\n"
+            "str r0, [sp, #28]\n"
+            "str r5, [sp, #32]\n"
+            "b 2f\n"
+            "7:\n"
+            "vldm r0, {s16-s31}\n"
             ".balign 4\n"
             "2:\n"
             "ldr r7, [sp, #36]\n"
@@ -421,9 +490,24 @@ __attribute__((naked, noipa, unused)) static void winograd_products_16(const uin
 
 #else /* plain C twin */
 
-WINOGRAD_SHARED void winograd_products_16(const uint32_t *u, const uint32_t *v, int32_t *m, int32_t quads, int32_t depth)
+WINOGRAD_SHARED void winograd_products(const uint32_t *u, const uint32_t *v, int32_t *m, int32_t quads, int32_t depth)
 {
-    winograd_products_4(u, v, m, quads, depth);
+    enum { V_PAIR = WINOGRAD_POSITIONS * WINOGRAD_QUAD, M_QUAD = 2 * WINOGRAD_POSITIONS * WINOGRAD_QUAD };
+
+    for (int32_t position = 0; position < WINOGRAD_POSITIONS; position++) {
+        for (int32_t quad = 0; quad < quads; quad++) {
+            for (int32_t i = 0; i < 2 * WINOGRAD_QUAD; i++) {
+                const uint32_t *from = &v[quad * (depth / 2) * V_PAIR + position * WINOGRAD_QUAD + i % 4];
+                int32_t sum = (int32_t)u[i / 4];
+
+                for (int32_t k = 0; k < depth / 2; k++) {
+                    sum = smlad(u[2 + 2 * k + i / 4], from[k * V_PAIR], sum);
+                }
+                m[quad * M_QUAD + position * 2 * WINOGRAD_QUAD + i] = sum;
+            }
+        }
+        u += 2 + depth;
+    }
 }
 
 #endif
@@ -456,7 +540,7 @@ WINOGRAD_SHARED void winograd_columns(const int32_t *m, uint32_t *columns)
 
 /* Four outputs of a row, each times its factor. */
 typedef struct {
-    uint32_t x[WINOGRAD_TILE];
+    uint32_t x0, x1, x2, x3;
 } winograd_row_t;
 
 /* A row of A M, times A'. */
@@ -467,14 +551,8 @@ static inline winograd_row_t winograd_row(const uint32_t *m)
     uint32_t difference12 = m[1] - m[2];
     uint32_t difference34 = m[3] - m[4];
 
-    return (winograd_row_t){{sum34 + ((m[0] + sum12) << 1), difference12 + difference34, sum12 + (sum34 << 1),
-                             difference12 + (difference34 << 2) + m[5]}};
-}
-
-/* The sum of the convolution; `inverse` times the factor of `scaled` is 64 modulo 2^32. */
-static inline int32_t winograd_sum(uint32_t scaled, uint32_t inverse)
-{
-    return (int32_t)(scaled * inverse) >> 6;
+    return (winograd_row_t){sum34 + ((m[0] + sum12) << 1), difference12 + difference34, sum12 + (sum34 << 1),
+                            difference12 + (difference34 << 2) + m[5]};
 }
 
 #endif

@@ -174,6 +174,26 @@ DEEP_CASES: list[Case] = [
 ]
 
 
+#: Tiles of 4x4 outputs, inputs in groups of 4 and 16, blocks of 4 and 8 tiles.
+WINOGRAD_CASES: list[Case] = [
+    *(conv((1, h, w, 8), 2, (3, 3)) for h, w in ((1, 1), (2, 2), (3, 3), (4, 5), (9, 12))),
+    *(conv((1, 4, 6, c), 3, (3, 3), zp) for c, zp in ((11, -128), (17, 127))),
+    *(conv((1, 8, 8, 16), out_c, (3, 3), 0, activation=RELU) for out_c in (1, 4)),
+    conv((1, 13, 17, 16), 3, (3, 3), padding="VALID"),
+    conv((1, 3, 3, 32), 2, (3, 3), padding="VALID"),
+    conv((1, 6, 9, 8), 3, (3, 3), padding=ir.Padding(top=2, bottom=0, left=0, right=1)),
+    conv((3, 5, 4, 9), 3, (3, 3), bias=False),
+]
+
+#: Sums, scales and zero points; tiles have scratch, so that these are a family of their own.
+WINOGRAD_VALUE_CASES: list[Case] = [
+    *(conv((1, 3, 5, 8), 2, (3, 3), out_quant=zero_point(-7, scale)) for scale in SCALES[1::2]),
+    *(with_weights(conv((1, 5, 5, 48), 2, (3, 3), -128), w) for w in (lowest, highest)),
+    with_weights(conv((1, 5, 9, 24), 4, (3, 3), 127), lowest, bias=2**31 - 1),
+    with_weights(conv((1, 5, 5, 16), 3, (3, 3)), some_dead_channels, bias=2**28),
+]
+
+
 def pool(cls, shape, kernel, **keywords) -> Case:
     return lambda b: b.pool(cls, b.input(shape), kernel, **keywords)
 
@@ -301,6 +321,8 @@ FAMILIES: dict[str, list[Case]] = {
     "depthwise": DEPTHWISE_CASES,
     "dense": DENSE_CASES,
     "deep": DEEP_CASES,
+    "winograd": WINOGRAD_CASES,
+    "winograd_values": WINOGRAD_VALUE_CASES,
     "pool": POOL_CASES + MEAN_CASES,
     "elementwise": ELEMENTWISE_CASES,
     "movement": MOVEMENT_CASES,
@@ -337,51 +359,6 @@ def suite_of(cases: Iterable[Case], name: str) -> Suite:
             outputs.append(case(b))
             kernels[len(b.ops) - 1] = kernel
     return Suite(b.graph(outputs), kernels)
-
-
-def random_case(rng: np.random.Generator) -> Case:
-    """An op that can lie over its input, of a shape at which what is read runs ahead or behind."""
-
-    def pick(*values):
-        return values[rng.integers(len(values))]
-
-    def up_to(highest: int) -> int:
-        return int(rng.integers(1, highest + 1))
-
-    kind = pick("conv", "conv", "1x1", "depthwise", "depthwise", "pool", "elementwise", "value")
-    h, w = up_to(9), up_to(9)
-    stride, dilation = (up_to(3), up_to(3)), (1, 1)
-    kernel = pick((3, 3), (3, 3), (5, 5), (up_to(5), up_to(5)))
-    if rng.random() < 0.2:
-        stride, dilation = (1, 1), (up_to(2), up_to(2))
-    padding = pick("SAME", "VALID")
-    if any((k - 1) * d >= size for k, d, size in zip(kernel, dilation, (h, w), strict=True)):
-        padding = "SAME"
-    window = {"stride": stride, "padding": padding}
-    if kind == "1x1":
-        return conv((pick(1, 1, 2), h, w, up_to(20)), up_to(20), (1, 1), padding=padding)
-    if kind == "conv":
-        shape = (1, h, w, pick(up_to(4), 4 * up_to(4)))
-        return conv(shape, up_to(20), kernel, dilation=dilation, **window)
-    if kind == "depthwise":
-        shape = (1, h, w, pick(up_to(9), 4 * up_to(4)))
-        return depthwise(shape, kernel, dilation=dilation, **window)
-    if kind == "pool":
-        cls = pick(ir.AveragePool2D, ir.MaxPool2D)
-        return pool(cls, (1, h, w, up_to(9)), kernel, **window)
-    if kind == "elementwise":
-        shape = (1, h, w, up_to(5))
-        return elementwise(pick(ir.Add, ir.Sub, ir.Mul), shape, shape)
-    size = up_to(70)
-    return pick(
-        lambda b: b.concatenation([b.input((1, size), zero_point(1))], 1),
-        lambda b: b.relu(b.input((1, size))),
-        lambda b: b.hard_swish(b.input((1, size))),
-        lambda b: b.softmax(b.input((3, size), zero_point(4, 0.3))),
-        lambda b: b.mean(b.input((1, h, w, size)), (1, 2)),
-        lambda b: b.pad(b.input((1, h, w, 3)), ((0, 0), (1, 2), (0, 3), (0, 0))),
-        lambda b: b.quantize(b.input((1, size)), ir.DType.S8),
-    )
 
 
 def offers_of(graph: ir.Graph, index: int, kernel: Kernel) -> tuple[Overlap, ...]:
