@@ -20,6 +20,9 @@ from codegen import ir
 
 Int64s = fp.Int64s
 
+#: Of all tensors of a graph together.
+_MAX_CHANNELS = 1 << 22
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Interval:
@@ -58,6 +61,11 @@ def channel_count(tensor: ir.Tensor) -> int:
     return tensor.shape[-1] if tensor.shape else 1
 
 
+def is_too_wide(graph: ir.Graph) -> bool:
+    """Whether there are more channels than is worth the work: no such graph fits a board."""
+    return sum(map(channel_count, graph.tensors)) > _MAX_CHANNELS
+
+
 def whole_range(tensor: ir.Tensor) -> Interval:
     """Everything that a tensor's integer type can hold."""
     low, high = fp.RANGES[tensor.dtype]
@@ -66,8 +74,17 @@ def whole_range(tensor: ir.Tensor) -> Interval:
 
 
 def channel_intervals(graph: ir.Graph) -> dict[int, Interval]:
-    """The interval of each tensor of integers, by its index; constants have theirs too."""
+    """The interval of each tensor of integers, by its index; constants have theirs too.
+
+    Of a graph that is too wide each tensor has one interval, that of its type.
+    """
     found: dict[int, Interval] = {}
+    if is_too_wide(graph):
+        for index, tensor in enumerate(graph.tensors):
+            if tensor.dtype is not ir.DType.F32:
+                low, high = fp.RANGES[tensor.dtype]
+                found[index] = Interval(np.array([low]), np.array([high]))
+        return found
     for index, tensor in enumerate(graph.tensors):
         if tensor.dtype is ir.DType.F32:
             continue
@@ -204,13 +221,13 @@ def _table(graph: ir.Graph, op: ir.Op, inputs: list[Interval]) -> Interval:
         return whole_range(graph.tensors[op.outputs[0]])
     table = fp.lut(graph, op).astype(np.int64)
     first = fp.RANGES[x.dtype][0]
-    parts = [
-        table[low - first : high - first + 1]
-        for low, high in zip(inputs[0].low, inputs[0].high, strict=True)
-    ]
-    return Interval(
-        np.array([part.min() for part in parts]), np.array([part.max() for part in parts])
+    # Most channels have the same ends.
+    ends, channels = np.unique(
+        np.stack([inputs[0].low, inputs[0].high]), axis=1, return_inverse=True
     )
+    parts = [table[low - first : high - first + 1] for low, high in ends.T]
+    low, high = (np.array([end(part) for part in parts])[channels] for end in (np.min, np.max))
+    return Interval(low, high)
 
 
 def _pad(_: ir.Graph, op: ir.Pad, inputs: list[Interval]) -> Interval:

@@ -23,6 +23,7 @@ from codegen.intervals import (
     channel_count,
     channel_intervals,
     is_padded,
+    is_too_wide,
     layer_bias,
     layer_sums,
 )
@@ -48,6 +49,8 @@ _CHANNEL_BY_CHANNEL = (
 
 def run(graph: ir.Graph) -> ir.Graph:
     """The graph with live channels only; the same graph if all are."""
+    if is_too_wide(graph):
+        return graph
     intervals = channel_intervals(graph)
     live = _live_channels(graph, intervals)
     rewriter = _Rewriter(graph, intervals, live)

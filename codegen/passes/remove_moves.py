@@ -43,11 +43,11 @@ def run(graph: ir.Graph) -> ir.Graph:
 def _skip_transposes_of_transposes(graph: ir.Graph) -> ir.Graph:
     ops: list[ir.Op] = []
     for op in graph.ops:
-        source = writer(ops, op.inputs[0])
-        first = ops[source] if source != -1 else None
-        if isinstance(op, ir.Transpose) and isinstance(first, ir.Transpose):
-            perm = tuple(first.perm[axis] for axis in op.perm)
-            op = replace(op, inputs=first.inputs, perm=perm)
+        if isinstance(op, ir.Transpose) and (source := writer(ops, op.inputs[0])) != -1:
+            first = ops[source]
+            if isinstance(first, ir.Transpose):
+                perm = tuple(first.perm[axis] for axis in op.perm)
+                op = replace(op, inputs=first.inputs, perm=perm)
         ops.append(op)
     return graph.with_ops(tuple(ops))
 

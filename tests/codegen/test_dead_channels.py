@@ -254,6 +254,15 @@ def test_inputs_and_outputs_of_the_model_keep_their_shape() -> None:
     assert live(build) == [("CONV_2D", 4)]
 
 
+def test_a_graph_of_too_many_channels_is_left_alone() -> None:
+    def build(b: graphs.Builder) -> list[int]:
+        x = b.fully_connected(b.input((1, 3), IN), 2, out_quant=OUT)
+        changed(b, 1, zeroed(slice(0, 1)))
+        return [b.fully_connected(x, 2), b.relu(b.input((1, 2**22)), ir.Activation.RELU6)]
+
+    assert ("FULLY_CONNECTED", 1) not in live(build)
+
+
 # Whole networks
 
 
