@@ -60,6 +60,35 @@ class BuildEntry:
     libraries: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class BufferEntry:
+    """Bytes of the arena that hold one tensor, or scratch, from one call to another.
+
+    `kind` is "tensor" or "scratch". Calls are counted from 0; -1 is before the first, their number
+    after the last. A tensor whose parts live differently has several entries.
+    """
+
+    name: str
+    kind: str
+    offset: int
+    size_bytes: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEntry:
+    """What lies in the arena when: for plots and for readers.
+
+    `calls` names the op of each call in order; no plan for these calls could be smaller than
+    `lower_bound_bytes`.
+    """
+
+    calls: tuple[str, ...]
+    lower_bound_bytes: int
+    buffers: tuple[BufferEntry, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """The whole manifest; field order is key order in the file."""
@@ -76,6 +105,7 @@ class Manifest:
     scratch_bytes: int
     weights_bytes: int
     build: BuildEntry = field(default_factory=BuildEntry)
+    memory: MemoryEntry | None = None
 
     def to_json(self) -> str:
         """The file's text: stable, so equal models give equal bytes."""

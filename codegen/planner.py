@@ -9,7 +9,7 @@ plan.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,9 +40,28 @@ _TO_FRONT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One line of the arena map; times are positions in the order of execution, as in liveness."""
+    """One line of the arena map; times are positions in the order of execution, as in liveness.
+
+    `part_of` names the buffer whose bytes these are some of, empty where it has bytes of its own.
+    """
 
     name: str
+    offset: int
+    size_bytes: int
+    live_from: int
+    live_to: int
+    part_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPiece:
+    """Bytes of the arena that hold something from one time to another; to be drawn.
+
+    `name` is the buffer's, `is_scratch` tells whether it is scratch.
+    """
+
+    name: str
+    is_scratch: bool
     offset: int
     size_bytes: int
     live_from: int
@@ -62,6 +81,7 @@ class Plan:
         lower_bound_bytes: no plan for this order can be smaller.
         peak_op: index of the op at which most bytes are live.
         rows: the arena map.
+        pieces: the same byte by byte: parts of a buffer can live longer than others.
     """
 
     order: tuple[int, ...]
@@ -72,6 +92,7 @@ class Plan:
     lower_bound_bytes: int
     peak_op: int
     rows: tuple[PlanRow, ...]
+    pieces: tuple[PlanPiece, ...] = ()
 
 
 def plan(
@@ -130,13 +151,36 @@ def _plan_of(
     graph: ir.Graph, order: tuple[int, ...], lives: Liveness, placed: Sequence[int]
 ) -> Plan:
     offsets, scratch_offsets = [-1] * len(graph.tensors), [-1] * len(graph.ops)
-    rows = []
+    used = {
+        *graph.inputs,
+        *graph.outputs,
+        *(
+            tensor
+            for op in graph.ops
+            if not isinstance(op, ir.Alias)
+            for tensor in (*op.inputs, *op.outputs)
+        ),
+    }
+    rows: list[PlanRow] = []
+    pieces: list[PlanPiece] = []
     for storage, offset in zip(lives.storages, placed, strict=True):
         if storage.scratch_of != -1:
             scratch_offsets[storage.scratch_of] = offset
         for tensor, start in storage.tensors:
             offsets[tensor] = offset + start
-        rows += _rows(graph, storage, offset)
+        rows += _rows(graph, used, storage, offset)
+        is_scratch = storage.scratch_of != -1
+        pieces += [
+            PlanPiece(
+                rows[-1].part_of or rows[-1].name,
+                is_scratch,
+                offset + piece.start,
+                piece.end - piece.start,
+                piece.first,
+                piece.last,
+            )
+            for piece in storage.pieces
+        ]
     scratches = [s.size_bytes for s in lives.storages if s.scratch_of != -1]
     return Plan(
         order=order,
@@ -147,20 +191,25 @@ def _plan_of(
         lower_bound_bytes=lives.lower_bound_bytes,
         peak_op=order[lives.peak] if order else -1,
         rows=tuple(rows),
+        pieces=tuple(pieces),
     )
 
 
-def _rows(graph: ir.Graph, storage: Storage, offset: int) -> list[PlanRow]:
-    """The lines of one storage; a tensor in it lives as long as the bytes that it consists of."""
+def _rows(graph: ir.Graph, used: Collection[int], storage: Storage, offset: int) -> list[PlanRow]:
+    """The lines of one storage: itself, and parts that ops use, as long as those bytes live."""
     if storage.scratch_of != -1:
         name = f"{graph.ops[storage.scratch_of].name} scratch"
         return [PlanRow(name, offset, storage.size_bytes, storage.first, storage.last)]
-    rows = []
+    rows: list[PlanRow] = []
     for tensor, start in storage.tensors:
+        if rows and tensor not in used:
+            continue
         size = aligned(graph.tensors[tensor].size_bytes)
         pieces = [p for p in storage.pieces if p.start < start + size and start < p.end]
         first, last = min(p.first for p in pieces), max(p.last for p in pieces)
-        rows.append(PlanRow(graph.tensors[tensor].name, offset + start, size, first, last))
+        part_of = rows[0].name if rows else ""
+        name = graph.tensors[tensor].name
+        rows.append(PlanRow(name, offset + start, size, first, last, part_of))
     return rows
 
 

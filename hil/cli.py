@@ -282,6 +282,9 @@ def generate_c(
     ] = "tiny",
     objective: ObjectiveOption = None,
     plan: PlanOption = None,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Also draw memory over time, for engine tiny.")
+    ] = False,
 ) -> None:
     """Write the C of a model, and nothing else."""
     from codegen.emit import is_generated
@@ -291,6 +294,8 @@ def generate_c(
     from hil.cli_tune import chosen_plan
     from hil.lab import VIRTUAL
 
+    if plot and engine != "tiny":
+        raise UsageError(f"--plot draws the plan of engine tiny; engine {engine} has none")
     limits = board_limits(get_board(board.removeprefix(VIRTUAL)))
     tflite = read_model(model)
     tuned = chosen_plan(plan, objective, [engine], [tflite], [limits.board])
@@ -309,9 +314,14 @@ def generate_c(
         f"arena {manifest.arena_bytes:,} B (scratch {manifest.scratch_bytes:,} B), "
         f"weights {manifest.weights_bytes:,} B"
     )
-    for path in sorted(out.iterdir()):
-        if path.is_file() and is_generated(path):
-            typer.echo(f"  {printable(str(path))}  {path.stat().st_size:,} B")
+    paths = [path for path in sorted(out.iterdir()) if path.is_file() and is_generated(path)]
+    if plot:
+        from hil.memory_plot import plot_memory
+
+        with writing(out):
+            paths += plot_memory(manifest, out)
+    for path in paths:
+        typer.echo(f"  {printable(str(path))}  {path.stat().st_size:,} B")
 
 
 @app.command()

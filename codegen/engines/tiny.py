@@ -6,6 +6,7 @@ codegen/kernels.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -20,7 +21,15 @@ from codegen.ir import Alias, DType, Graph, Op, Tensor, op_macs
 from codegen.kernels import Kernel
 from codegen.kernels.context import Array, Context, constant_name
 from codegen.limits import STACK_RESERVE_BYTES, BoardLimits
-from codegen.manifest import BuildEntry, LayerEntry, Manifest, model_entry, tensor_entry
+from codegen.manifest import (
+    BufferEntry,
+    BuildEntry,
+    LayerEntry,
+    Manifest,
+    MemoryEntry,
+    model_entry,
+    tensor_entry,
+)
 from codegen.patching import WHOLE, Strips
 from codegen.placement import Placement, default_placements, placed, require_room
 from codegen.plan_file import FlagSet, choices_of, graph_of, require_for
@@ -328,6 +337,30 @@ def _manifest(
         scratch_bytes=memory.scratch_bytes,
         weights_bytes=weights_bytes,
         build=BuildEntry(flags=_build_flags(job)),
+        memory=_memory_entry(graph, memory),
+    )
+
+
+def _memory_entry(graph: Graph, memory: Plan) -> MemoryEntry:
+    """The arena map with times in calls: ops that move nothing take no time."""
+    called = [not isinstance(graph.ops[index], Alias) for index in memory.order]
+    calls = [-1, *itertools.accumulate(called, initial=0)]  # by position + 1: calls before it
+    return MemoryEntry(
+        calls=tuple(
+            graph.ops[i].name for i, is_call in zip(memory.order, called, strict=True) if is_call
+        ),
+        lower_bound_bytes=memory.lower_bound_bytes,
+        buffers=tuple(
+            BufferEntry(
+                piece.name,
+                "scratch" if piece.is_scratch else "tensor",
+                piece.offset,
+                piece.size_bytes,
+                calls[piece.live_from + 1],
+                calls[piece.live_to + 1],
+            )
+            for piece in memory.pieces
+        ),
     )
 
 

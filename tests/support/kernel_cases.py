@@ -118,6 +118,27 @@ CONV_CASES: list[Case] = [
         for kernel, d in (((3, 5), (1, 1)), ((3, 3), (2, 3)))
     ),
     conv((1, 2, 2, 4), 3, (5, 5), padding=ir.Padding(top=4, bottom=4, left=4, right=4)),
+    # Outputs on one side of the zero point: every number of steps ahead of the loop, channels that
+    # are left over, more pixels than a block, more rows than a band.
+    *(
+        conv((1, 3, 5, depth), c, (1, 1), -128, activation=RELU, out_quant=zero_point(-128, 0.9))
+        for depth, c in (
+            (1, 4),
+            (3, 4),
+            (6, 8),
+            (8, 5),
+            (9, 4),
+            (13, 4),
+            (16, 7),
+            (18, 4),
+            (37, 13),
+        )
+    ),
+    *(conv((1, h, 13, 4), 6, (1, 1), activation=RELU) for h in (5, 10)),
+    conv((2, 7, 5, 8), 9, (1, 1), -128, out_quant=zero_point(-128, 0.9)),
+    conv((1, 21, 9, 13), 4, (3, 3), -128, activation=RELU, out_quant=zero_point(-128, 0.9)),
+    conv((1, 31, 10, 7), 5, (3, 3), 4, stride=(2, 2), activation=RELU),
+    conv((2, 23, 8, 6), 4, (5, 3), stride=(2, 1), activation=RELU),
 ]
 
 DEPTHWISE_CASES: list[Case] = [
@@ -136,6 +157,21 @@ DEPTHWISE_CASES: list[Case] = [
     depthwise((1, 2, 3, 4), (5, 5)),
     depthwise((1, 13, 14, 2), (12, 13), padding="VALID"),
     depthwise((1, 4, 4, 4), (2, 2), stride=(3, 3)),
+    # More rows than a strip, odd ones and columns that are left over.
+    *(depthwise((1, h, w, 4), (3, 3), zp) for h, w, zp in ((11, 1, 0), (1, 11, 5))),
+    *(depthwise((1, h, w, 5), (3, 3), stride=(2, 2)) for h, w in ((19, 3), (6, 1))),
+    depthwise((1, 5, 10, 4), (5, 5), activation=RELU),
+    depthwise((1, 11, 10, 3), (3, 3), stride=(2, 1), activation=RELU),
+    depthwise((2, 9, 3, 6), (3, 3), 127, activation=RELU),
+    depthwise((1, 9, 20, 4), (3, 3), stride=(4, 5)),
+    depthwise((1, 10, 9, 7), (3, 3), -128, activation=RELU),
+    depthwise((1, 19, 5, 5), (3, 3), -128, stride=(2, 2), activation=RELU),
+    depthwise((1, 6, 7, 2), (7, 7), -128, activation=RELU),
+    depthwise((1, 5, 9, 5), (1, 3), padding=ir.Padding(top=1, bottom=2, left=3, right=0)),
+    *(
+        depthwise((1, h, w, 4), (3, 3), -128, out_quant=zero_point(-128, 0.9), stride=s)
+        for h, w, s in ((9, 5, (1, 1)), (5, 10, (1, 1)), (17, 6, (2, 2)), (1, 1, (2, 2)))
+    ),
     with_weights(depthwise((1, 4, 4, 4), (3, 3), -128), lowest, bias=2**20),
     with_weights(depthwise((1, 4, 4, 4), (3, 3)), highest, bias=2**31 - 1),
     with_weights(depthwise((1, 4, 4, 8), (3, 3)), some_dead_channels, bias=2**31 - 1),
