@@ -167,6 +167,15 @@ static inline uint32_t pack_hi(uint32_t a, uint32_t b)
     return word;
 }
 
+/* sum - 1 where value is negative, else sum; GCC takes two instructions where the sum is a constant */
+static inline int32_t add_sign(int32_t sum, int32_t value)
+{
+    int32_t result;
+
+    __asm__("add %0, %1, %2, asr #31" : "=r"(result) : "r"(sum), "r"(value));
+    return result;
+}
+
 /* for each of the four bytes the greater one */
 static inline uint32_t max_s8x4(uint32_t a, uint32_t b)
 {
@@ -258,6 +267,11 @@ static inline uint32_t pack_lo(uint32_t a, uint32_t b)
 static inline uint32_t pack_hi(uint32_t a, uint32_t b)
 {
     return (a >> 16) | (b & 0xFFFF0000u);
+}
+
+static inline int32_t add_sign(int32_t sum, int32_t value)
+{
+    return sum + (value >> 31);
 }
 
 static inline uint32_t max_s8x4(uint32_t a, uint32_t b)

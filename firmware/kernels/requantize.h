@@ -140,7 +140,7 @@ static inline int32_t signed_doubled(int32_t doubled, signed_t channel, int32_t 
 {
     int32_t total = channel.bias + doubled;
 
-    return smmlar(total, channel.multiplier, round + (total >> 31));
+    return smmlar(total, channel.multiplier, add_sign(round, total));
 }
 
 /* As signed_doubled, of a sum. */
