@@ -32,12 +32,12 @@ from hil.errors import LimitsOutOfReach
 from hil.expected import ExpectedOutputs
 from hil.lab import Place
 from hil.record import Record
-from hil.session import Procedure, measure
+from hil.session import STANDARD, measure
 from hil.store import Store
 from hil.tuning import LayerBench, Progress, other_memories
 
-#: How a whole network is measured.
-PROCEDURE = Procedure(inputs=3, warmup=2, repeats=3, layers=True)
+#: How a whole network is measured: on the inputs of hil bench, as cycles depend on them a little.
+PROCEDURE = dataclasses.replace(STANDARD, repeats=3, layers=True)
 
 #: Whole networks that are measured at most, besides the untuned ones and the rounds that follow.
 MAX_NETWORKS = 9

@@ -96,7 +96,7 @@ def generate_tiny(job: Job) -> Generated:
     placements: dict[int, Placement] | None = None
     if (tuned := job.options.plan) is not None:
         require_for(tuned, graph.sha256, job.board.board)
-        options = {"objective": tuned.objective, "plan": tuned.sha256}
+        options = {"plan": tuned.sha256}
         graph = graph_of(tuned, graph)
         choices = choices_of(tuned, graph, ops_with_kernels(graph))
         kernels = {index: kernel for index, (kernel, _) in choices.items()}
@@ -267,14 +267,15 @@ def _sources(
     same: list[tuple[str, str]],
 ) -> dict[str, str]:
     env = environment()
-    choice = f"objective {options['objective']}"
+    if "plan" in options:
+        choice = f"plan {options['plan'][:16]}"
+    else:
+        choice = f"objective {options['objective']}"
     if "kernels" in options:
         choice += f", kernels {options['kernels']}"
     if "strips" in options:
         strips = Strips(**options["strips"])
         choice += f", {strips.count} strips of the first {strips.ops} ops"
-    if "plan" in options:
-        choice += f", plan {options['plan'][:16]}"
 
     def render(template: str, **names: object) -> str:
         head = banner(
