@@ -220,7 +220,11 @@ def tune_model(
             def show(done: Progress, what: str = f"{where}, {flags} code") -> None:
                 progress(f"measuring {what}: {done.done} of {done.total}")
 
-            layers, known = _measured_options(layer_bench, choices[0].graph, board, flags, show)
+            # RAM for copies is worth its price where speed is what counts, if anywhere
+            can_copy = flags == "fast" and strips == WHOLE
+            layers, known = _measured_options(
+                layer_bench, choices[0].graph, board, flags, show, can_copy=can_copy
+            )
             count += known
             composer = Composer(choices[0].graph, strips, layers, flags, board)
             composers.append((composer, choices))
@@ -248,13 +252,22 @@ def _measured_options(
     board: BoardLimits,
     flags: FlagSet,
     show: Callable[[Progress], None],
+    *,
+    can_copy: bool,
 ) -> tuple[dict[int, list[Measured]], int]:
     """By op, what its options take, in flash and in other memories; how many were measured."""
     options = layer_bench.options()
     every = [option for some in options.values() for option in some]
     timings = layer_bench.timings(every, flags, progress=show)
     cycles = {name: timing.cycles for name, timing in timings.items()}
-    placed = {op: other_memories(graph, some, cycles, board) for op, some in options.items()}
+    placed = {
+        op: [
+            option
+            for option in other_memories(graph, some, cycles, board)
+            if can_copy or not option.copy_bytes
+        ]
+        for op, some in options.items()
+    }
     others = [option for some in placed.values() for option in some]
     if others:
         timings |= layer_bench.timings(others, flags, progress=show)
