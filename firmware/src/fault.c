@@ -45,15 +45,16 @@ __attribute__((used)) _Noreturn static void fault_report(uintptr_t stack_pointer
     }
 
     /* After a stack overflow the pointer lies below RAM and there is no frame to read. */
-    frame_t frame = {0};
-    if (stack_pointer >= (uintptr_t)__stack_start && stack_pointer + sizeof frame <= (uintptr_t)__ram_end) {
-        frame = *(const frame_t *)stack_pointer;
+    static const frame_t unknown;
+    const frame_t *frame = &unknown;
+    if (stack_pointer >= (uintptr_t)__stack_start && stack_pointer + sizeof *frame <= (uintptr_t)__ram_end) {
+        frame = (const frame_t *)stack_pointer;
     }
 
     wire_text("\r\ne-[fault ");
     wire_text(fault_kind(cfsr));
-    print_register(" pc=0x", frame.pc);
-    print_register(" lr=0x", frame.lr);
+    print_register(" pc=0x", frame->pc);
+    print_register(" lr=0x", frame->lr);
     print_register(" cfsr=0x", cfsr);
     print_register(" addr=0x", address);
     wire_text("]\r\n");

@@ -70,15 +70,7 @@ static void profile(const wire_command_t *command)
 static void help(const wire_command_t *command)
 {
     (void)command;
-    wire_text("name                 board\r\n"
-              "timestamp            microseconds since reset\r\n"
-              "profile              benchmark and model\r\n"
-              "db load N            N input bytes follow\r\n"
-              "db HH...             input bytes, hexadecimal\r\n"
-              "db print             the input bytes\r\n"
-              "infer N [W]          N inferences after W warm-ups (10)\r\n"
-              "results              outputs of the last inference\r\n"
-              "rig VERB ... CRC     the rig's own commands\r\n");
+    wire_text("name\r\ntimestamp\r\nprofile\r\ndb load N\r\ndb HEX\r\ndb print\r\ninfer N [WARM-UPS]\r\nresults\r\nrig VERB ... CRC\r\n");
 }
 
 static void results(const wire_command_t *command)

@@ -127,13 +127,27 @@ void wire_text(const char *text)
     }
 }
 
+/* Divides by ten, from the highest 16 bits to the lowest, and returns the remainder: libgcc's 64-bit division is 700 bytes. */
+static uint32_t take_digit(uint64_t *value)
+{
+    uint64_t quotient = 0;
+    uint32_t rest = 0;
+    for (uint32_t i = 0; i < 4; i++) {
+        rest = rest << 16 | (uint32_t)(*value >> 48);
+        *value <<= 16;
+        quotient = quotient << 16 | rest / 10;
+        rest %= 10;
+    }
+    *value = quotient;
+    return rest;
+}
+
 void wire_decimal(uint64_t value)
 {
     char digits[20]; /* of 2^64 - 1 */
     uint32_t count = 0;
     do {
-        digits[count++] = (char)('0' + value % 10);
-        value /= 10;
+        digits[count++] = (char)('0' + take_digit(&value));
     } while (value != 0);
     while (count > 0) {
         wire_char(digits[--count]);
