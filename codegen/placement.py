@@ -49,7 +49,8 @@ def default_placements(
         arena_bytes: size of the arena, which lies before the copies.
     """
     placements: dict[int, Placement] = {}
-    left_bytes = board.quick_ram_bytes - STACK_RESERVE_BYTES - STATIC_RESERVE_BYTES - arena_bytes
+    quick_bytes = min(board.quick_ram_bytes, board.ram_bytes)
+    left_bytes = quick_bytes - STACK_RESERVE_BYTES - STATIC_RESERVE_BYTES - arena_bytes
     spends_ram = objective in ("latency", "energy")
     room_bytes = min(left_bytes, board.ram_bytes // RAM_SHARE) if spends_ram else 0
     saved = {index: _saved_cycles_per_byte(layer, board) for index, layer in layers.items()}
