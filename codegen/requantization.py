@@ -158,7 +158,7 @@ class Scaling:
         """C: as `call`, of 256 times a sum."""
         if self.name == "folded":
             return f"folded_high({difference}, {channel}, {self.constant})"
-        return self.call(f"({difference}) >> 8", channel)
+        return self.call_multiple(difference, channel, 8)
 
     @property
     def left_shift(self) -> int:
@@ -170,8 +170,9 @@ class Scaling:
         if self.name == "folded":
             shift = self.left_shift - log2
             return f"folded_channel({_shifted(multiple, -shift)}, {channel}, {max(0, shift)})"
-        if self.name == "signed":
-            return f"signed_doubled({_shifted(multiple, log2 - 1)}, {channel}, {self.constant})"
+        if self.name in ("signed", "requantize") and log2:
+            constant = "" if self.constant is None else f", {self.constant}"
+            return f"{self.name}_doubled({_shifted(multiple, log2 - 1)}, {channel}{constant})"
         return self.call(_shifted(multiple, log2), channel)
 
     def clamp(self, value: str) -> str:
@@ -243,6 +244,24 @@ def _folded(layer: Product) -> Scaling | None:
         return None
     bias = (layer.bias[~layer.is_constant] << proof.shift) + proof.offset
     rows = _folded_rows(layer, proof.places, bias, proof.multiplier)
+    return _folded_scaling(layer.quant, rows, layer.live_weights, proof)
+
+
+def folded(layer: Product, shift: int, places: int) -> Scaling | None:
+    """The form "folded" with given constants, for C that serves several layers, if it is exact."""
+    if not _fits(layer, MIN_EXPONENT):
+        return None
+    exponents = -layer.quant.shift[~layer.is_constant].astype(np.int64)
+    lost = exponents + shift - places - 1
+    if np.any(lost < 0):
+        return None
+    steps = _Steps(*_first_sums(layer), shift, places)
+    multiplier, offset, is_proved = steps.prove(_nearest(layer, lost))
+    if not np.all(is_proved & steps.fit_32_bits(offset)):
+        return None
+    bias = (layer.bias[~layer.is_constant] << shift) + offset
+    proof = _Proof(multiplier, offset, shift, places)
+    rows = _folded_rows(layer, places, bias, multiplier)
     return _folded_scaling(layer.quant, rows, layer.live_weights, proof)
 
 

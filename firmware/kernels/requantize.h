@@ -164,12 +164,18 @@ typedef struct {
     int32_t exponent;
 } requantize_t;
 
-/* The output without clamping, of a sum without the bias; with it, it is below 2^30 in magnitude. */
-static inline int32_t requantize_channel(int32_t sum, requantize_t channel)
+/* The output without clamping, of twice a sum; the sum with its bias is below 2^30 in magnitude. */
+static inline int32_t requantize_doubled(int32_t doubled, requantize_t channel)
 {
-    int32_t total = channel.bias + sum * 2;
+    int32_t total = channel.bias + doubled;
 
     return smmlar(total, channel.multiplier, channel.round + (total >> 31)) >> channel.exponent;
+}
+
+/* As requantize_doubled, of a sum. */
+static inline int32_t requantize_channel(int32_t sum, requantize_t channel)
+{
+    return requantize_doubled(sum * 2, channel);
 }
 
 /*
