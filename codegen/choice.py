@@ -11,7 +11,7 @@ get one kernel. Work is limited by counting.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 
 from codegen.engines import Objective
@@ -25,14 +25,16 @@ from codegen.sharing import signature
 
 #: Limits on work: ops of a graph in strips; stages looked at more closely; plans made for those,
 #: and plans made to try quicker kernels.
-_MAX_STRIPED_OPS = 800
-_STAGES = 4
-_STRIPED_PLANS = 8
-_UPGRADE_PLANS = 24
+_MAX_STRIPED_OPS = 400
+_STAGES = 3
+_STRIPED_PLANS = 3
+_UPGRADE_PLANS = 12
 #: A kernel that is slower than the quickest by this factor is not worth the memory that it saves.
 _MAX_SLOWDOWN = 4
 #: Rows of a strip, in rows of the lowest output of the stage.
-_STRIP_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+_STRIP_ROWS = (1, 2, 3, 4, 6, 8, 12)
+#: Strips by which stages are compared with each other.
+_TRIAL_STRIPS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,25 +91,43 @@ class Costs:
 
     def __init__(self, board: BoardLimits) -> None:
         self._board = board
-        self._found: dict[Hashable, tuple[tuple[Kernel, Cost], ...]] = {}
-        self._costs: dict[Hashable, Cost] = {}
+        self._signatures: dict[tuple[Graph, Op], Hashable] = {}
+        self._costs: dict[Hashable, dict[str, Cost]] = {}
+        self._choices: dict[Hashable, tuple[tuple[Kernel, Cost], ...]] = {}
+        self._smallest: dict[Hashable, Kernel] = {}
+
+    def signature(self, graph: Graph, op: Op) -> Hashable:
+        """What ops have in common that share a C function."""
+        key = graph, op
+        if key not in self._signatures:
+            self._signatures[key] = signature(graph, op)
+        return self._signatures[key]
 
     def of(self, graph: Graph, op: Op, kernel: Kernel) -> Cost:
         """What an op costs with a kernel."""
-        key = kernel.name, signature(graph, op)
-        if key not in self._costs:
-            self._costs[key] = kernel.cost(graph, op, self._board)
-        return self._costs[key]
+        costs = self._costs.setdefault(self.signature(graph, op), {})
+        if kernel.name not in costs:
+            costs[kernel.name] = kernel.cost(graph, op, self._board)
+        return costs[kernel.name]
 
     def choices(self, graph: Graph, op: Op) -> tuple[tuple[Kernel, Cost], ...]:
         """The kernels that may run an op, the quickest first."""
-        key = signature(graph, op)
-        if key not in self._found:
+        key = self.signature(graph, op)
+        if key not in self._choices:
             found = [(kernel, self.of(graph, op, kernel)) for kernel in candidates(graph, op)]
             found.sort(key=lambda choice: (choice[1].cycles, choice[0].name))
             slowest = _MAX_SLOWDOWN * found[0][1].cycles
-            self._found[key] = tuple(each for each in found if each[1].cycles <= slowest)
-        return self._found[key]
+            self._choices[key] = tuple(each for each in found if each[1].cycles <= slowest)
+        return self._choices[key]
+
+    def smallest(self, graph: Graph, op: Op) -> Kernel:
+        """The kernel that needs the least memory; on a tie the quickest."""
+        key = self.signature(graph, op)
+        if key not in self._smallest:
+            self._smallest[key] = min(
+                self.choices(graph, op), key=lambda choice: working_bytes(graph, op, choice[1])
+            )[0]
+        return self._smallest[key]
 
 
 @dataclass(slots=True)
@@ -142,7 +162,8 @@ class _Case:
         """Ops that share a C function, and so a kernel."""
         groups: dict[Hashable, list[int]] = {}
         for index in self.kernels:
-            groups.setdefault(signature(self.graph, self.graph.ops[index]), []).append(index)
+            key = self.costs.signature(self.graph, self.graph.ops[index])
+            groups.setdefault(key, []).append(index)
         return list(groups.values())
 
     def with_kernels(self, kernels: Mapping[int, Kernel]) -> _Case:
@@ -189,29 +210,29 @@ def _quickest(graph: Graph, costs: Costs, limit_bytes: int) -> Choice:
 
 def _smallest(graph: Graph, costs: Costs, strips: Strips = WHOLE) -> _Case:
     """The kernels that need the least memory."""
-    case = _Case(graph, costs, {}, strips)
-    for index, op in ops_with_kernels(graph):
-        case.kernels[index] = min(
-            (kernel for kernel, _ in costs.choices(graph, op)),
-            key=lambda kernel: case.working_bytes(index, kernel),
-        )
-    return case
+    kernels = {index: costs.smallest(graph, op) for index, op in ops_with_kernels(graph)}
+    return _Case(graph, costs, kernels, strips)
 
 
 def _best_strips(whole: _Case, memory: Plan, limit_bytes: int) -> tuple[_Case, Plan]:
     """The best number of ops and strips, or the whole ops where those need no more memory."""
     graph, live_bytes = whole.graph, whole.lives().live_bytes
-    stages: list[tuple[int, _Case]] = []
+    stages: list[tuple[int, int]] = []
     for length in range(2, stage_limit(graph) + 1):
         # What comes after the stage stays as it is.
         if max(live_bytes[length + 1 :]) < memory.arena_bytes:
-            lowest = next(_in_strips(graph, whole.costs, length), None)
-            if lowest is not None:
-                stages.append((lowest.lives().lower_bound_bytes, lowest))
-    stages.sort(key=lambda stage: stage[0])
+            count = min(_TRIAL_STRIPS, stage_height(graph, length))
+            trial = _in_strips(graph, whole.costs, length, count)
+            if trial is not None:
+                stages.append((trial.lives().lower_bound_bytes, length))
+    stages.sort()
     tried: list[tuple[tuple[int, int], _Case]] = []
-    for _, lowest in stages[:_STAGES]:
-        for case in _in_strips(graph, whole.costs, lowest.strips.ops):
+    for _, length in stages[:_STAGES]:
+        height = stage_height(graph, length)
+        for count in dict.fromkeys(-(-height // rows) for rows in _STRIP_ROWS):
+            case = _in_strips(graph, whole.costs, length, count)
+            if case is None:
+                continue
             arena = case.plan(limit_bytes, is_thorough=False).arena_bytes
             tried.append(((max(arena, limit_bytes), case.cycles), case))
     tried.sort(key=lambda entry: entry[0])
@@ -227,15 +248,12 @@ def _rank(case: _Case, memory: Plan, limit_bytes: int) -> tuple[int, int]:
     return max(memory.arena_bytes, limit_bytes), case.cycles
 
 
-def _in_strips(graph: Graph, costs: Costs, length: int) -> Iterator[_Case]:
-    """The first ops in strips of few rows, then of more."""
-    height = stage_height(graph, length)
-    counts = dict.fromkeys(-(-height // rows) for rows in _STRIP_ROWS)
-    for count in counts:
-        if count > 1 and count * length <= _MAX_STRIPED_OPS:
-            striped = in_strips(graph, length, count)
-            if striped is not None:
-                yield _smallest(striped, costs, Strips(length, count))
+def _in_strips(graph: Graph, costs: Costs, length: int, count: int) -> _Case | None:
+    """The first ops in strips, with kernels that need little memory."""
+    if count == 1 or count * length > _MAX_STRIPED_OPS:
+        return None
+    striped = in_strips(graph, length, count)
+    return None if striped is None else _smallest(striped, costs, Strips(length, count))
 
 
 def _quicker(case: _Case, memory: Plan, limit_bytes: int) -> Choice:
@@ -255,7 +273,7 @@ def _quicker(case: _Case, memory: Plan, limit_bytes: int) -> Choice:
         if not some:
             continue
         trial = case.with_kernels({i: kernel for change in some for i, kernel in change.items()})
-        found = trial.plan(limit_bytes, like=memory, is_thorough=len(changes) == len(some))
+        found = trial.plan(limit_bytes, like=memory, is_thorough=False)
         plans += 1
         if found.arena_bytes <= limit_bytes:
             case, memory = trial, found

@@ -26,7 +26,7 @@ __all__ = ["ALIGNMENT", "Overlap", "Plan", "PlanRow", "plan", "require_fit"]
 Int64s = NDArray[np.int64]
 
 #: Limits on work: calls of _Placement.lowest, and storages for which branch and bound is tried.
-_IMPROVED_STARTS = 4
+_IMPROVED_STARTS = 3
 _IMPROVEMENT_CALLS = 10_000  # for each start
 _SEARCH_CALLS = 10_000
 _SEARCH_STORAGES = 200
@@ -323,9 +323,11 @@ def _place(lives: Liveness, goal: int, is_thorough: bool) -> list[int]:
     # never worse than TFLM.
     is_small = len(storages) <= _ALL_PRIORITIES_STORAGES
     priorities = _PRIORITIES if is_small else _PRIORITIES[:2]
-    placements = [_Placement(lives), _Placement(lives, _TFLM_ALIGNMENT)]
+    placements = [_Placement(lives)]
     if lives.special and is_small:
-        placements.insert(1, _Placement(lives, from_top=True))
+        placements.append(_Placement(lives, from_top=True))
+    if is_thorough:
+        placements.append(_Placement(lives, _TFLM_ALIGNMENT))
     starts: list[_Start] = []
     for placement in placements:
         for priority in priorities:
