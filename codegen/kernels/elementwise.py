@@ -161,15 +161,16 @@ def _overlaps(graph: Graph, op: Op) -> tuple[Overlap, ...]:
 
 def _cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     elements = graph.tensors[op.outputs[0]].elements
-    return Cost(cycles=20 * elements, flash_bytes=300, overlaps=_overlaps(graph, op))
+    return Cost(cycles=20 * elements, flash_bytes=150, overlaps=_overlaps(graph, op))
 
 
 def _linear_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     a, b = _axes(graph, op)
     is_dense = (a.inner_stride, b.inner_stride) == (1, 1)
     whole = a.inner_size // 4 * 4 if is_dense else 0
-    cycles = a.outer_size * (7 * whole + 12 * (a.inner_size - whole) + 40)
-    return Cost(cycles=cycles, flash_bytes=350, overlaps=_overlaps(graph, op))
+    word_cycles = 4 if board.core == "cortex-m7" else 6
+    cycles = a.outer_size * (word_cycles * whole + 12 * (a.inner_size - whole) + 60)
+    return Cost(cycles=cycles, flash_bytes=300, overlaps=_overlaps(graph, op))
 
 
 def _linear_context(graph: Graph, op: Op) -> LinearContext:
@@ -242,7 +243,7 @@ def _product_words_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     is_dense = (a.inner_stride, b.inner_stride) == (1, 1)
     whole = a.inner_size // 4 * 4 if is_dense else 0
     cycles = a.outer_size * (9 * whole + 13 * (a.inner_size - whole) + 40)
-    return Cost(cycles=cycles, flash_bytes=350, overlaps=_overlaps(graph, op))
+    return Cost(cycles=cycles, flash_bytes=220, overlaps=_overlaps(graph, op))
 
 
 def _product_words_context(graph: Graph, op: Op) -> ProductWordsContext:

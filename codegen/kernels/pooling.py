@@ -63,7 +63,7 @@ def _pool_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     outputs = shape.batch * shape.pixels * shape.out_c
     return Cost(
         cycles=outputs * (5 * shape.kh * shape.kw + 30),
-        flash_bytes=250,
+        flash_bytes=180,
         overlaps=(overlap,),
     )
 
@@ -137,7 +137,7 @@ def _pool_words_cost(shape: Window) -> Cost:
     window_cycles = 5 * taps + row_cycles * shape.kh + 45
     return Cost(
         cycles=shape.all_pixels * (words * window_cycles + 30),
-        flash_bytes=250 + (8 * taps if shape.is_padded else 0),
+        flash_bytes=230 + (8 * taps if shape.is_padded else 0),
         overlaps=(overlap,),
     )
 
@@ -182,7 +182,7 @@ def _mean_axes(graph: Graph, op: Mean) -> tuple[Axes, Axes]:
 
 def _mean_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     elements = graph.tensors[op.inputs[0]].elements
-    return Cost(cycles=8 * elements + 40 * graph.tensors[op.outputs[0]].elements, flash_bytes=250)
+    return Cost(cycles=8 * elements + 40 * graph.tensors[op.outputs[0]].elements, flash_bytes=120)
 
 
 def _mean_context(graph: Graph, op: Op) -> MeanContext:
