@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from codegen import planner
-from codegen.choice import Choice as Untuned
 from codegen.ir import Graph
 from codegen.limits import BoardLimits
 from codegen.patching import WHOLE, Strips
@@ -27,6 +26,9 @@ PRICES = 6
 MAX_PLANS = 80
 #: Choices that differ by less than this share in every quantity are taken for one.
 ALIKE = 0.003
+
+#: By op, the name of its kernel.
+Kernels = Mapping[int, str]
 
 _NEVER = float("inf")
 
@@ -159,8 +161,8 @@ class Composer:
                     found.append(choice)
         return front_of(found, ALIKE)
 
-    def like(self, untuned: Untuned, fixed: Fixed) -> list[Choice]:
-        """The quickest kernels that take no more arena than those of an untuned choice.
+    def like(self, kernels: Kernels, fixed: Fixed) -> list[Choice]:
+        """The quickest kernels that take no more arena for any op than the given ones.
 
         Without copies in RAM, and with those that pay most.
         """
@@ -168,7 +170,7 @@ class Composer:
         for copy_price in (_NEVER, 0.0):
             layers = {}
             for first, options in self._layers.items():
-                most = working_bytes_of(options, untuned.kernels[first].name)
+                most = working_bytes_of(options, kernels[first])
                 able = [o for o in options if o.option.working_bytes <= most] or list(options)
                 layers[first] = min(able, key=lambda layer: _cost(layer, 0.0, copy_price))
             choice = self._choice(layers, fixed)

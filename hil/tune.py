@@ -16,8 +16,7 @@ from typing import cast
 
 import hil.errors
 from codegen import passes
-from codegen.choice import Choice as Untuned
-from codegen.choice import choose_for, choose_within
+from codegen.choice import choose_within, ops_with_kernels
 from codegen.engines import EngineOptions, Objective
 from codegen.errors import DoesNotFit
 from codegen.import_tflite import import_tflite
@@ -25,9 +24,19 @@ from codegen.ir import Graph
 from codegen.limits import BoardLimits
 from codegen.patching import WHOLE, Strips
 from codegen.placement import Memory
-from codegen.plan_file import FlagSet, LayerPlan, TunedFor, TunedPlan
+from codegen.plan_file import FlagSet, LayerPlan, TunedFor, TunedPlan, choices_of, graph_of
 from hil.bench import board_limits, build_model
-from hil.compose import ALIKE, Choice, Composer, Fixed, Measured, front_of, measured_layers, picked
+from hil.compose import (
+    ALIKE,
+    Choice,
+    Composer,
+    Fixed,
+    Kernels,
+    Measured,
+    front_of,
+    measured_layers,
+    picked,
+)
 from hil.errors import LimitsOutOfReach
 from hil.expected import ExpectedOutputs
 from hil.lab import Place
@@ -210,10 +219,10 @@ def tune_model(
         progress(f"measuring the untuned network, objective {untuned}")
         search.measure_untuned(untuned)
     progress("looking for strips")
-    composers: list[tuple[Composer, list[Untuned]]] = []
+    composers: list[tuple[Composer, list[Kernels]]] = []
     count = 0
-    for strips, choices in by_strips(graph, board).items():
-        layer_bench = LayerBench(choices[0].graph, place, board, store, models_dir=models_dir)
+    for strips, (striped, kernels) in by_strips(graph, board, search.untuned).items():
+        layer_bench = LayerBench(striped, place, board, store, models_dir=models_dir)
         where = "layers alone" if strips == WHOLE else f"layers in {strips.count} strips alone"
         for flags in _FLAG_SETS:
 
@@ -223,27 +232,37 @@ def tune_model(
             # RAM for copies is worth its price where speed is what counts, if anywhere
             can_copy = flags == "fast" and strips == WHOLE
             layers, known = _measured_options(
-                layer_bench, choices[0].graph, board, flags, show, can_copy=can_copy
+                layer_bench, striped, board, flags, show, can_copy=can_copy
             )
             count += known
-            composer = Composer(choices[0].graph, strips, layers, flags, board)
-            composers.append((composer, choices))
+            composers.append((Composer(striped, strips, layers, flags, board), kernels))
     search.run(composers, limits, progress)
     return search.result(limits, count)
 
 
-def by_strips(graph: Graph, board: BoardLimits) -> dict[Strips, list[Untuned]]:
-    """By the strips that they run in, untuned choices for arenas from the smallest to the largest.
+def by_strips(
+    graph: Graph, board: BoardLimits, untuned: Sequence[Point]
+) -> dict[Strips, tuple[Graph, list[Kernels]]]:
+    """By strips, the graph in them, and kernels that were chosen for arenas of several sizes.
 
-    The graph as it is comes first.
+    Args:
+        graph: after the passes.
+        board: its memories.
+        untuned: networks with the quickest kernels, with the smallest arena and so on.
     """
-    quickest, smallest = choose_for(graph, "latency", board), choose_for(graph, "sram", board)
-    low, high = smallest.memory.arena_bytes, quickest.memory.arena_bytes
-    limits = [low + (high - low) * i // ARENA_STEPS for i in range(1, ARENA_STEPS)]
-    found: dict[Strips, list[Untuned]] = {WHOLE: []}
-    for choice in (quickest, smallest, *(choose_within(graph, n, board) for n in limits)):
-        found.setdefault(choice.strips, []).append(choice)
-    return {strips: choices for strips, choices in found.items() if choices}
+    found: dict[Strips, tuple[Graph, list[Kernels]]] = {WHOLE: (graph, [])}
+    for point in untuned:
+        striped = graph_of(point.plan, graph)
+        choices = choices_of(point.plan, striped, ops_with_kernels(striped))
+        kernels = {op: kernel.name for op, (kernel, _) in choices.items()}
+        found.setdefault(point.plan.strips, (striped, []))[1].append(kernels)
+    arenas = [point.record.sram_bytes.arena for point in untuned]
+    low, high = (min(arenas), max(arenas)) if arenas else (0, 0)
+    for limit in {low + (high - low) * i // ARENA_STEPS for i in range(1, ARENA_STEPS)} - {low}:
+        choice = choose_within(graph, limit, board)
+        kernels = {op: kernel.name for op, kernel in choice.kernels.items()}
+        found.setdefault(choice.strips, (choice.graph, []))[1].append(kernels)
+    return found
 
 
 def _measured_options(
@@ -284,6 +303,11 @@ class _Search:
         self._known: set[str] = set()  # digests of the plans that were tried
         self._untuned: dict[Objective, Point] = {}
 
+    @property
+    def untuned(self) -> list[Point]:
+        """The untuned networks whose kernels were chosen for speed or a small arena."""
+        return [point for name, point in self._untuned.items() if name != "flash"]
+
     def measure_untuned(self, objective: Objective) -> None:
         """Measures the default for an objective, unless it does not fit the board."""
         try:
@@ -302,18 +326,18 @@ class _Search:
 
     def run(
         self,
-        composers: Sequence[tuple[Composer, Sequence[Untuned]]],
+        composers: Sequence[tuple[Composer, Sequence[Kernels]]],
         limits: Limits,
         progress: Callable[[str], None],
     ) -> None:
         """Measures the most promising networks, then mixes of the layers of the best."""
         choices: list[Choice] = []
-        for composer, untuned in composers:
+        for composer, some in composers:
             fixed = self._fixed(composer)
             if composer.strips == WHOLE:
                 choices += composer.choices(fixed)
-            for like in untuned:
-                choices += composer.like(like, fixed)
+            for kernels in some:
+                choices += composer.like(kernels, fixed)
         allowed = [choice for choice in choices if limits.allow(choice)]
         allowed.sort(key=lambda choice: best_at(self._objective, choice))
         picks = list(dict.fromkeys([*allowed[:2], *picked(front_of(choices, ALIKE), MAX_NETWORKS)]))
