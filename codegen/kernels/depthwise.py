@@ -1,122 +1,305 @@
-"""Depthwise convolutions by planes: images of some channels are gathered, padding around them.
+"""Depthwise convolutions in strips: a few rows of some channels are gathered as int16 pairs.
 
-Because a channel is gathered before its outputs are written, the output may take the input's place.
+All that belongs to one channel is computed with its weights in registers. In each group of channels
+a strip is gathered before its outputs are written, so that the output may take the input's place.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codegen.ir import DepthwiseConv2D, Graph, Op, op_macs
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Array, Context, common
-from codegen.kernels.conv2d import Window, window
+from codegen.kernels.conv2d import PLAIN_BYTES, Window, window
+from codegen.kernels.overlap import IN_PLACE
 from codegen.limits import BoardLimits
-from codegen.planner import Overlap
-from codegen.requantization import Product, Scaling, plain_table, product, scaling
+from codegen.requantization import (
+    Product,
+    Scaling,
+    ShiftedWeights,
+    plain_table,
+    product,
+    scaling,
+    shifted_weights,
+)
 
 #: Kernels are unrolled; beyond this a loop is better.
-MAX_UNROLLED_WEIGHTS = 128
+MAX_UNROLLED_TAPS = 128
+#: Words of four channels are gathered at once; fewer channels one by one.
+GROUP = 4
+#: A weight shifted by this fits int16.
+MOST_SHIFT = 8
+#: What layers whose weights are shifted count their outputs in, tried in turn: one for most layers
+#: so that they share their function, then those that only scales from 2^-4 on need.
+PLACES = (12, 11, 10, 9, 8)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TapGroup:
-    """Up to four adjoining taps of a kernel row, which are loaded as a word."""
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Bytes from one row or column to the next, in the input and in the output."""
+
+    in_row: int
+    in_column: int
+    out_row: int
+    out_column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """What is gathered at once; depthwise.h names the fields of depthwise_t.
+
+    Args:
+        out_rows: rows of outputs.
+        rows: rows of input for them.
+        group: channels.
+        blocks: pairs of columns.
+        first_block: see depthwise_t, as the next three.
+        starts_odd: ...
+        inner_blocks: ...
+        ends_odd: ...
+    """
+
+    out_rows: int
+    rows: int
+    group: int
+    blocks: int
+    first_block: int
+    starts_odd: bool
+    inner_blocks: int
+    ends_odd: bool
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all words."""
+        return 4 * self.rows * self.group * self.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A pair of weights: taps in row-major order, -1 for none."""
+
+    lo: int
+    hi: int
+
+    @property
+    def lo_c(self) -> str:
+        """C of the lower one."""
+        return f"weight[{self.lo}]"
+
+    @property
+    def hi_c(self) -> str:
+        """C of the upper one."""
+        return "0" if self.hi < 0 else f"weight[{self.hi}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """One output of a tile."""
 
     name: str
-    plane_row: int
-    first_tap: int
-    taps: int
-    weight_offset: int
+    row_name: str
+    column: int
 
-    @property
-    def multiply_even(self) -> str:
-        """The C function for taps 0 and 2, or for tap 0 alone."""
-        return "smlad" if self.taps > 2 else "smlabb"
 
-    @property
-    def multiply_odd(self) -> str:
-        """The C function for taps 1 and 3, or for tap 1 alone."""
-        return "smlad" if self.taps > 3 else "smlabb"
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A pair of inputs times a pair of weights, or a half of either."""
+
+    sum: str
+    function: str
+    word: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A pair of inputs and all that it is multiplied with."""
+
+    block: int
+    row: int
+    uses: tuple[Use, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Outputs that are computed together, and their inputs in the order of the buffer."""
+
+    sums: tuple[Sum, ...]
+    loads: tuple[Load, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """How sums become outputs; `places` is for shifted weights, else -1."""
+
+    scaling: ShiftedWeights | Scaling
+    places: int = -1
+
+    def assembly(self, shape: Window) -> str:
+        """The function of depthwise.h that computes these layers, if there is one."""
+        if self.places != PLACES[0] or (shape.kh, shape.kw) != (3, 3):
+            return ""
+        strides = (shape.stride_h, shape.stride_w)
+        return {(1, 1): "depthwise_3x3", (2, 2): "depthwise_3x3_stride2"}.get(strides, "")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class DepthwiseContext(Context):
-    """depthwise_planes_s8 and depthwise_plain_s8.
-
-    `planes` channels are gathered at once; that and `scaling` are for planes.
-    """
+class StripsContext(Context):
+    """depthwise_strips_s8 and depthwise_function_s8; `window` is transposed if rows are columns."""
 
     window: Window
     depth_multiplier: int
-    scaling: Scaling | None
-    planes: int
     in_zp: int
-    out_zp: int
-    act_min: int
-    act_max: int
+    steps: Steps
+    strip: Strip
+    form: Form
+    shared_name: str
+    c_type: str
 
     @property
-    def plane_w(self) -> int:
-        """Columns of a plane."""
-        return _plane_shape(self.window)[1]
+    def is_shifted(self) -> bool:
+        """Whether weights are shifted, so that sums need not be."""
+        return isinstance(self.form.scaling, ShiftedWeights)
 
     @property
-    def plane_bytes(self) -> int:
-        """Bytes of a plane."""
-        return _plane_bytes(self.window)
-
-    @property
-    def image_start(self) -> int:
-        """Offset of the first pixel in a plane."""
-        return self.window.pad_top * self.plane_w + self.window.pad_left
+    def places(self) -> int:
+        """See Form."""
+        return self.form.places
 
     @property
     def channel_weights(self) -> int:
-        """Bytes of weights of a channel, kernel rows filled up to whole words."""
-        return self.window.kh * _row_weights(self.window)
+        """Bytes of a channel's weights."""
+        return self.window.kh * self.window.kw + self.is_shifted
 
     @property
-    def tap_groups(self) -> tuple[TapGroup, ...]:
-        """All taps, row by row, in groups of four."""
-        shape = self.window
-        return tuple(
-            TapGroup(
-                name=f"w{ky}_{first}",
-                plane_row=ky * shape.dilation_h,
-                first_tap=first,
-                taps=min(4, shape.kw - first),
-                weight_offset=ky * _row_weights(shape) + first,
-            )
-            for ky in range(shape.kh)
-            for first in range(0, shape.kw, 4)
-        )
+    def weight_shift(self) -> str:
+        """C of how far the weights are shifted."""
+        return "weight[SHIFT]" if self.is_shifted else "0"
 
     @property
-    def is_two_at_once(self) -> bool:
-        """Whether one word of a row holds the inputs of two outputs."""
-        return self.window.kw == 3 and self.window.stride_w == 1
+    def sum_start(self) -> str:
+        """C of what a sum starts with."""
+        return "channel.bias" if self.is_shifted else "0"
+
+    def output(self, name: str) -> str:
+        """C of the output of a sum."""
+        if isinstance(self.form.scaling, ShiftedWeights):
+            return f"(int8_t)saturate_s8(smmul({name}, channel.multiplier) >> PLACES)"
+        return self.form.scaling.clamp(self.form.scaling.call(name, "channel"))
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the words of two columns of input."""
+        return 4 * self.strip.group * self.strip.rows
+
+    @property
+    def kept_rows(self) -> int:
+        """Rows of a strip that the next one needs, too; below 0: some rows are needed by none."""
+        return self.window.kh - self.window.stride_h
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The weights in registers."""
+        return weight_words(self.window)
+
+    @property
+    def pair_tile(self) -> Tile:
+        """Two rows and two columns of outputs."""
+        return tile(self.window, 2)
+
+    @property
+    def single_tile(self) -> Tile:
+        """Two columns of outputs."""
+        return tile(self.window, 1)
+
+    @property
+    def assembly(self) -> str:
+        """The function of depthwise.h that computes pair_tile, if there is one."""
+        return self.form.assembly(self.window)
+
+    @property
+    def in_image_bytes(self) -> int:
+        """Bytes of one image of the input."""
+        return self.window.in_h * self.window.in_w * self.window.in_c
+
+    @property
+    def out_image_bytes(self) -> int:
+        """Bytes of one image of the output."""
+        return self.window.pixels * self.window.out_c
+
+    @property
+    def padding(self) -> str:
+        """C of the input's zero point in each byte of a word."""
+        return f"0x{self.in_zp % 256 * 0x01010101:08X}u"
 
 
-def _row_weights(shape: Window) -> int:
-    """Bytes of a kernel row, filled up to whole words."""
-    return -(-shape.kw // 4) * 4
+def _pairs(shape: Window) -> list[list[tuple[int, int]]]:
+    """For the first and the second column of outputs: (lo, hi) taps of a kernel row on each word.
+
+    -1: the word has an input there that the output does not need.
+    """
+    found = []
+    for column in (0, shape.stride_w):
+        odd = column % 2
+        starts = range(-odd, shape.kw, 2)
+        found.append([(max(lo, -1), lo + 1 if lo + 1 < shape.kw else -1) for lo in starts])
+    return found
 
 
-def _plane_shape(shape: Window) -> tuple[int, int]:
-    """(rows, columns) that hold the padded image and every window."""
-    bottom = (shape.out_h - 1) * shape.stride_h + (shape.kh - 1) * shape.dilation_h + 1
-    right = (shape.out_w - 1) * shape.stride_w + (shape.kw - 1) * shape.dilation_w + 1
-    return max(shape.pad_top + shape.in_h, bottom), max(shape.pad_left + shape.in_w, right)
+def weight_words(shape: Window) -> tuple[Word, ...]:
+    """Every pair of taps that meets a word of inputs; then single taps that no pair holds."""
+    pairs, singles = [], []
+    for row in range(shape.kh):
+        base = row * shape.kw
+        wanted = sorted({pair for column in _pairs(shape) for pair in column})
+        whole = [(lo, hi) for lo, hi in wanted if lo >= 0 and hi >= 0]
+        held = {tap for pair in whole for tap in pair}
+        pairs += [Word(base + lo, base + hi) for lo, hi in whole]
+        alone = {max(lo, hi) for lo, hi in wanted if min(lo, hi) < 0}
+        singles += [base + tap for tap in sorted(alone - held)]
+    singles += [-1] * (len(singles) % 2)
+    return (*pairs, *(Word(lo, hi) for lo, hi in zip(singles[::2], singles[1::2], strict=True)))
 
 
-def _plane_bytes(shape: Window) -> int:
-    """One plane; rows are read as words, up to three bytes past the last."""
-    rows, columns = _plane_shape(shape)
-    return (rows * columns + 3 + 3) // 4 * 4
+def tile(shape: Window, rows: int) -> Tile:
+    """The products of so many rows and two columns of outputs."""
+    words = weight_words(shape)
+    names = ("sum0", "sum1", "sum2", "sum3")
+    row_names = ("to", "below")
+    loads: dict[tuple[int, int], list[Use]] = {}
+    for row in range(rows):
+        for column, pairs in enumerate(_pairs(shape)):
+            for ky in range(shape.kh):
+                for i, (lo, hi) in enumerate(pairs):
+                    block = column * shape.stride_w // 2 + i
+                    function, word = _product(words, *(_tap(shape, ky, tap) for tap in (lo, hi)))
+                    use = Use(names[2 * row + column], function, word)
+                    loads.setdefault((block, row * shape.stride_h + ky), []).append(use)
+    return Tile(
+        sums=tuple(
+            Sum(names[2 * row + column], row_names[row], column)
+            for row in range(rows)
+            for column in range(2)
+        ),
+        loads=tuple(Load(block, row, tuple(uses)) for (block, row), uses in sorted(loads.items())),
+    )
+
+
+def _tap(shape: Window, ky: int, kx: int) -> int:
+    return ky * shape.kw + kx if kx >= 0 else -1
+
+
+def _product(words: tuple[Word, ...], lo: int, hi: int) -> tuple[str, int]:
+    """The function of intrinsics.h and the word of weights for inputs that meet these taps."""
+    if lo >= 0 and hi >= 0:
+        return "smlad", words.index(Word(lo, hi))
+    tap, half = (lo, "b") if lo >= 0 else (hi, "t")
+    index = next(i for i, word in enumerate(words) if tap in (word.lo, word.hi))
+    return f"smla{half}{'b' if words[index].lo == tap else 't'}", index
 
 
 def _layer(graph: Graph, op: DepthwiseConv2D) -> Product:
@@ -127,64 +310,262 @@ def _layer(graph: Graph, op: DepthwiseConv2D) -> Product:
     return product(graph, op, weights.reshape(weights.shape[0], -1))
 
 
-def _refuse_planes(graph: Graph, op: Op, *, planes: int) -> str | None:
+def _form(layer: Product) -> Form:
+    """The quickest form that is exact."""
+    if (layer.quant.act_min, layer.quant.act_max) == (-128, 127):
+        for places in PLACES:
+            shifted = shifted_weights(layer, places, MOST_SHIFT)
+            if shifted is not None:
+                return Form(shifted, places)
+    return Form(scaling(layer))
+
+
+def _filled(shape: Window) -> Window:
+    """The kernel with zeros where dilation leaves taps out."""
+    return replace(
+        shape,
+        kh=(shape.kh - 1) * shape.dilation_h + 1,
+        kw=(shape.kw - 1) * shape.dilation_w + 1,
+        dilation_h=1,
+        dilation_w=1,
+    )
+
+
+def _transposed(shape: Window) -> Window:
+    """Rows and columns swapped."""
+    return replace(
+        shape,
+        in_h=shape.in_w,
+        in_w=shape.in_h,
+        out_h=shape.out_w,
+        out_w=shape.out_h,
+        kh=shape.kw,
+        kw=shape.kh,
+        stride_h=shape.stride_w,
+        stride_w=shape.stride_h,
+        pad_top=shape.pad_left,
+        pad_left=shape.pad_top,
+    )
+
+
+def _shape(graph: Graph, op: Op, by_columns: bool) -> Window:
     assert isinstance(op, DepthwiseConv2D)
-    shape = window(graph, op)
-    if shape.dilation_w != 1:
-        return "the taps of a kernel row must adjoin"
-    if shape.batch != 1:
-        return "needs a batch of 1"
-    if shape.kh * _row_weights(shape) > MAX_UNROLLED_WEIGHTS:
-        return f"a kernel of more than {MAX_UNROLLED_WEIGHTS} taps would make too much code"
-    if shape.in_c % planes:
-        return f"the number of input channels must be a multiple of {planes}"
+    shape = _filled(window(graph, op))
+    return _transposed(shape) if by_columns else shape
+
+
+def strip(shape: Window, out_rows: int) -> Strip:
+    """The strips of a layer; `shape` may be transposed."""
+    rows = (out_rows - 1) * shape.stride_h + shape.kh
+    out_columns = -(-shape.out_w // 2) * 2
+    columns = (out_columns - 1) * shape.stride_w + shape.kw
+    blocks = -(-columns // 2)
+    gathered = max(0, min(shape.in_w, 2 * blocks - shape.pad_left))
+    starts_odd = shape.pad_left % 2 == 1 and gathered > 0
+    return Strip(
+        out_rows=out_rows,
+        rows=rows,
+        group=GROUP if shape.in_c >= GROUP else 1,
+        blocks=blocks,
+        first_block=shape.pad_left // 2,
+        starts_odd=starts_odd,
+        inner_blocks=(gathered - starts_odd) // 2,
+        ends_odd=(gathered - starts_odd) % 2 == 1,
+    )
+
+
+def _refuse_strips(graph: Graph, op: Op, *, out_rows: int, by_columns: bool) -> str | None:
+    shape = _shape(graph, op, by_columns)
+    if shape.kh * shape.kw > MAX_UNROLLED_TAPS:
+        return f"a kernel of more than {MAX_UNROLLED_TAPS} taps would make too much code"
     return None
 
 
-def _planes_cost(graph: Graph, op: Op, board: BoardLimits, *, planes: int) -> Cost:
-    assert isinstance(op, DepthwiseConv2D)
-    shape = window(graph, op)
-    gather_cycles = shape.in_h * shape.in_w * shape.in_c * (3 if planes == 4 else 5)
-    row_cycles = shape.kh * (
-        8 if shape.stride_w == 1 and shape.kw == 3 else 5 * -(-shape.kw // 4) + 2
+def _overlap(shape: Window, op: DepthwiseConv2D, out_rows: int, by_columns: bool) -> bool:
+    """Whether the output may take the input's place.
+
+    An output lies in the place of the input pixel of its own index, of the same channel; that pixel
+    must have been gathered by the strip that writes it, or be needed by none.
+    """
+    if op.depth_multiplier != 1 or shape.pixels > shape.in_h * shape.in_w:
+        return False
+    if shape.batch > 1 and shape.pixels != shape.in_h * shape.in_w:
+        return False
+    last_row = np.arange(shape.in_h) + shape.pad_top - (shape.kh - 1)
+    gathered_by: NDArray[np.int64] = np.maximum(-(-last_row // shape.stride_h), 0) // out_rows
+    # The first strip that needs a row gathers it, which may be earlier.
+    gathered_by = np.minimum.accumulate(gathered_by[::-1])[::-1]
+    in_strip = np.broadcast_to(gathered_by[:, None], (shape.in_h, shape.in_w))
+    out_strip = np.broadcast_to(
+        (np.arange(shape.out_h) // out_rows)[:, None], (shape.out_h, shape.out_w)
     )
-    output_cycles = (
-        2
-        + scaling(_layer(graph, op)).cycles
-        + (row_cycles // 2 if shape.stride_w == 1 and shape.kw == 3 else row_cycles)
-    )
-    out_elements = shape.pixels * shape.out_c
-    fits_in_place = op.depth_multiplier == 1 and shape.pixels <= shape.in_h * shape.in_w
-    return Cost(
-        cycles=gather_cycles + out_elements * output_cycles + shape.out_c * 60,
-        flash_bytes=shape.out_c * (16 + shape.kh * _row_weights(shape)) + 500,
-        scratch_bytes=planes * _plane_bytes(shape),
-        overlaps=(Overlap(input=0, distance=0, is_exact=True),) if fits_in_place else (),
-    )
+    if by_columns:
+        in_strip, out_strip = in_strip.T, out_strip.T
+    return bool(np.all(in_strip.reshape(-1)[: shape.pixels] <= out_strip.reshape(-1)))
 
 
-def _planes_context(graph: Graph, op: Op, *, planes: int) -> DepthwiseContext:
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Cycles of a core, measured on layers of one channel more or less (virtual boards).
+
+    Args:
+        gather_row: a row of the image, besides its pairs of pixels.
+        gather_pair: two pixels of a group of channels.
+        misaligned: more for these two if channels are no multiple of four.
+        pad: a pair of columns of padding, or of rows that are kept for the next strip, each group.
+        channel: a channel of a strip: weights, and where its outputs go.
+        row: a row or a pair of rows of outputs, besides its tiles.
+        tile: a tile of the 3x3 kernels in assembly, besides its loads and products.
+        load: a word of inputs.
+        product: two products, or one.
+        output: of the other kernels: their stores and sums, besides the scaling.
+    """
+
+    gather_row: float
+    gather_pair: float
+    misaligned: float
+    pad: float
+    channel: float
+    row: float
+    tile: float
+    load: float
+    product: float
+    output: float
+
+
+_RATES = {
+    "cortex-m4": Rates(50, 14.5, 2, 8, 190, 28, 24, 1.5, 1, 14),
+    "cortex-m7": Rates(30, 9, 6, 6, 90, 14, 11, 0.3, 1, 9),
+}
+#: Of C instead of assembly: weights that wait on the stack.
+_SPILLED_PRODUCT = 1.8
+
+
+def _strips_cost(
+    graph: Graph, op: Op, board: BoardLimits, *, out_rows: int, by_columns: bool
+) -> Cost:
     assert isinstance(op, DepthwiseConv2D)
-    shape = window(graph, op)
+    shape = _shape(graph, op, by_columns)
+    area = strip(shape, out_rows)
     layer = _layer(graph, op)
-    scales = scaling(layer)
-    rows = scales.weights.reshape(-1, shape.kh, shape.kw)
-    rows = np.pad(rows, ((0, 0), (0, 0), (0, -shape.kw % 4)))
-    arrays = (
-        Array(
-            f"{op.name}_weight",
-            "int8_t",
-            rows.reshape(-1),
-            f"({shape.out_c}, {shape.kh}, {rows.shape[2]}): kernel rows filled up to whole words",
-        ),
-        Array(
-            f"{op.name}_channel",
-            scales.c_type,
-            scales.rows,
-            scales.comment,
-        ),
+    form = _form(layer)
+    in_place = _overlap(shape, op, out_rows, by_columns)
+    channel_bytes = shape.kh * shape.kw + 8 + isinstance(form.scaling, ShiftedWeights)
+    return Cost(
+        cycles=round(shape.batch * _image_cycles(shape, area, form, _RATES[board.core])),
+        flash_bytes=shape.out_c * channel_bytes + 80 + 1000,
+        scratch_bytes=area.size_bytes,
+        overlaps=(IN_PLACE,) if in_place else (),
     )
-    return _context(graph, op, layer, arrays, scales, planes, planes * _plane_bytes(shape))
+
+
+def _image_cycles(shape: Window, area: Strip, form: Form, rates: Rates) -> float:
+    """An estimate for one image."""
+    tops = range(0, shape.out_h, area.out_rows)
+    strip_rows = [min(area.out_rows, shape.out_h - top) for top in tops]
+    kept = max(shape.kh - shape.stride_h, 0) if len(tops) > 1 else 0
+    gathered_rows = sum((rows - 1) * shape.stride_h + shape.kh for rows in strip_rows)
+    gathered_rows = min(gathered_rows - kept * (len(tops) - 1), shape.in_h)
+    pairs = area.starts_odd + area.inner_blocks + area.ends_odd
+    pair = rates.gather_pair + (rates.misaligned if shape.in_c % 4 and area.group == GROUP else 0)
+    group = gathered_rows * (rates.gather_row + pairs * pair) + 100 * len(tops)
+    group += (len(tops) - 1) * kept * area.blocks * rates.pad
+    tiles = -(-shape.out_w // 2)
+    channel = sum(
+        rates.channel
+        + rows // 2 * (rates.row + tiles * _tile_cycles(shape, form, 2, rates))
+        + rows % 2 * (rates.row + tiles * _tile_cycles(shape, form, 1, rates))
+        for rows in strip_rows
+    )
+    return -(-shape.in_c // area.group) * group + shape.out_c * channel
+
+
+def _tile_cycles(shape: Window, form: Form, rows: int, rates: Rates) -> float:
+    """One tile of so many rows and two columns."""
+    work = tile(shape, rows)
+    products = sum(len(load.uses) for load in work.loads)
+    if form.assembly(shape):
+        loads = len(work.loads) * rates.load
+        return rates.tile * (rows + 1) / 3 + loads + products * rates.product + 2 * rows
+    spilled = products * rates.product * _SPILLED_PRODUCT + len(work.loads) * 2 * rates.load
+    scaling_cycles = form.scaling.cycles if isinstance(form.scaling, Scaling) else 3
+    return 12 + spilled + 2 * rows * (rates.output + scaling_cycles)
+
+
+def _strips_context(graph: Graph, op: Op, *, out_rows: int, by_columns: bool) -> StripsContext:
+    assert isinstance(op, DepthwiseConv2D)
+    plain = window(graph, op)
+    shape = _shape(graph, op, by_columns)
+    layer = _layer(graph, op)
+    form = _form(layer)
+    area = strip(shape, out_rows)
+    row, column = plain.in_w * plain.in_c, plain.in_c
+    out_row, out_column = plain.out_w * plain.out_c, plain.out_c
+    steps = Steps(row, column, out_row, out_column)
+    if by_columns:
+        steps = Steps(column, row, out_column, out_row)
+    name = (
+        f"depthwise_{shape.kh}x{shape.kw}_stride{shape.stride_h}x{shape.stride_w}_strip{out_rows}"
+        f"_group{area.group}_{_form_name(layer, form)}"
+    )
+    arrays = _arrays(op, plain, form, by_columns)
+    return StripsContext(
+        **common(graph, op, arrays, scratch_bytes=area.size_bytes),
+        window=shape,
+        depth_multiplier=op.depth_multiplier,
+        in_zp=layer.quant.in_zp,
+        steps=steps,
+        strip=area,
+        form=form,
+        shared_name=name,
+        c_type=arrays[1].c_type,
+    )
+
+
+def _form_name(layer: Product, form: Form) -> str:
+    """What the names of functions for layers of this form end with."""
+    if isinstance(form.scaling, ShiftedWeights):
+        return f"places{form.places}"
+    quant = layer.quant
+    numbers = (quant.act_min, quant.act_max, form.scaling.constant or 0, form.scaling.places)
+    return "_".join([form.scaling.name, *(f"{number}".replace("-", "m") for number in numbers)])
+
+
+def _arrays(
+    op: DepthwiseConv2D, plain: Window, form: Form, by_columns: bool
+) -> tuple[Array, Array]:
+    """The weights, with zeros where dilation leaves taps out, and how their sums are scaled."""
+    shape = _filled(plain)
+    filled = np.zeros((shape.out_c, shape.kh, shape.kw), np.int8)
+    filled[:, :: plain.dilation_h, :: plain.dilation_w] = form.scaling.weights.reshape(
+        -1, plain.kh, plain.kw
+    )
+    if by_columns:
+        filled = filled.transpose(0, 2, 1)
+    rows = filled.reshape(shape.out_c, -1)
+    comment = f"{filled.shape}"
+    if isinstance(form.scaling, ShiftedWeights):
+        rows = np.concatenate([rows, form.scaling.shifts[:, None]], axis=1)
+        comment += ", behind each channel how far it is shifted"
+        table = ("folded_t", form.scaling.rows, "bias, multiplier of each channel")
+    else:
+        table = (form.scaling.c_type, form.scaling.rows, form.scaling.comment)
+    return (
+        Array(f"{op.name}_weight", "int8_t", rows.reshape(-1), comment),
+        Array(f"{op.name}_channel", *table),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PlainContext(Context):
+    """depthwise_plain_s8."""
+
+    window: Window
+    depth_multiplier: int
+    in_zp: int
+    out_zp: int
+    act_min: int
+    act_max: int
 
 
 def _plain_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
@@ -192,14 +573,15 @@ def _plain_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     shape = window(graph, op)
     return Cost(
         cycles=16 * op_macs(graph, op) + 60 * shape.batch * shape.pixels * shape.out_c,
-        flash_bytes=shape.out_c * (shape.kh * shape.kw + 12) + 300,
+        flash_bytes=shape.out_c * (shape.kh * shape.kw + 12) + PLAIN_BYTES,
     )
 
 
-def _plain_context(graph: Graph, op: Op) -> DepthwiseContext:
+def _plain_context(graph: Graph, op: Op) -> PlainContext:
     assert isinstance(op, DepthwiseConv2D)
     shape = window(graph, op)
     layer = _layer(graph, op)
+    quant = layer.quant
     arrays = (
         Array(
             f"{op.name}_weight",
@@ -214,25 +596,10 @@ def _plain_context(graph: Graph, op: Op) -> DepthwiseContext:
             "bias, multiplier, shift of each channel",
         ),
     )
-    return _context(graph, op, layer, arrays, None, 0, 0)
-
-
-def _context(
-    graph: Graph,
-    op: DepthwiseConv2D,
-    layer: Product,
-    arrays: tuple[Array, ...],
-    scales: Scaling | None,
-    planes: int,
-    scratch_bytes: int,
-) -> DepthwiseContext:
-    quant = layer.quant
-    return DepthwiseContext(
-        **common(graph, op, arrays, scratch_bytes=scratch_bytes),
-        window=window(graph, op),
+    return PlainContext(
+        **common(graph, op, arrays),
+        window=shape,
         depth_multiplier=op.depth_multiplier,
-        scaling=scales,
-        planes=planes,
         in_zp=quant.in_zp,
         out_zp=quant.out_zp,
         act_min=quant.act_min,
@@ -240,17 +607,18 @@ def _context(
     )
 
 
-for _planes, _tag in ((4, "planes4"), (1, "plane")):
-    register(
-        Kernel(
-            name=f"depthwise_conv2d_s8_{_tag}",
-            op=(DepthwiseConv2D,),
-            template="depthwise_planes_s8.c.j2",
-            refuse=partial(_refuse_planes, planes=_planes),
-            cost=partial(_planes_cost, planes=_planes),
-            context=partial(_planes_context, planes=_planes),
+for _out_rows in (2, 8):
+    for _by_columns, _axis in ((False, "rows"), (True, "columns")):
+        register(
+            Kernel(
+                name=f"depthwise_conv2d_s8_{_axis}{_out_rows}",
+                op=(DepthwiseConv2D,),
+                template="depthwise_strips_s8.c.j2",
+                refuse=partial(_refuse_strips, out_rows=_out_rows, by_columns=_by_columns),
+                cost=partial(_strips_cost, out_rows=_out_rows, by_columns=_by_columns),
+                context=partial(_strips_context, out_rows=_out_rows, by_columns=_by_columns),
+            )
         )
-    )
 register(
     Kernel(
         name="depthwise_conv2d_plain_s8",

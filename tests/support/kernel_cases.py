@@ -420,7 +420,7 @@ def private_places(
         too_close_bytes: how much further over the input than offered, where the offer is no exact
             distance.
     """
-    offsets, scratch_offsets = [-1] * len(graph.tensors), [-1] * len(graph.ops)
+    offsets, scratch = [-1] * len(graph.tensors), [0] * len(graph.ops)
     end = 0
     for index, op in enumerate(graph.ops):
         cost = kernels[index].cost(graph, op, LIMITS)
@@ -438,8 +438,10 @@ def private_places(
             end = max(
                 end, *(aligned(offsets[i] + graph.tensors[i].size_bytes) for i in (over, out))
             )
-        if cost.scratch_bytes:
-            scratch_offsets[index], end = end, aligned(end + cost.scratch_bytes)
+        scratch[index] = aligned(cost.scratch_bytes)
+    # All share their scratch: nobody may rely on what is in it.
+    scratch_offsets = [end if size else -1 for size in scratch]
+    end += max(scratch, default=0)
     return Plan(
         order=tuple(range(len(graph.ops))),
         offsets=tuple(offsets),

@@ -1,0 +1,579 @@
+/*
+ * depthwise.h: what the functions of depthwise convolutions are made of (codegen/templates/depthwise_strips_s8.c.j2).
+ *
+ * Channels are taken in groups: the rows of input that a strip of output rows needs are gathered into a buffer of int16 pairs.
+ * A word of it holds two neighbouring columns of one channel, the padding among them. Words lie in blocks, one for each pair of
+ * columns: in a block channel by channel, in a channel row by row. All distances inside a block are constants, so that the inner
+ * loops need one pointer.
+ *
+ * "Rows" are those of the image or, where that suits its shape better, its columns: the generator swaps all sizes and steps.
+ */
+#ifndef DEPTHWISE_H
+#define DEPTHWISE_H
+
+#include <stdint.h>
+
+#include "intrinsics.h"
+#include "requantize.h"
+
+#ifndef CORE_CORTEX_M7
+#define CORE_CORTEX_M7 0
+#endif
+
+#define DEPTHWISE_INLINE static inline __attribute__((always_inline))
+
+/* The sizes of one layer. */
+typedef struct {
+    const int8_t *weights; /* of each channel its taps, row by row */
+    const void *scales;    /* structs of requantize.h */
+    int32_t channels;
+    int32_t multiplier; /* outputs of each channel */
+    int32_t in_rows;
+    int32_t in_row_step; /* bytes from one row to the next */
+    int32_t in_column_step;
+    int32_t out_rows;
+    int32_t out_row_step;
+    int32_t out_columns;
+    int32_t out_column_step;
+    int32_t pad_top;
+    int32_t blocks;
+    int32_t first_block;  /* that has columns of the image */
+    int32_t starts_odd;   /* whether only the second column of that block is one of the image */
+    int32_t inner_blocks; /* after it, blocks with two columns of the image */
+    int32_t ends_odd;     /* whether one more column follows */
+    uint32_t padding;     /* the input's zero point in each byte */
+} depthwise_t;
+
+/* A channel of a strip: what is computed of it. The registers are those of the FPU that a field goes to. */
+typedef struct {
+    int8_t *to;          /* s0 */
+    int32_t multiplier;  /* s1 */
+    int32_t row_pairs;   /* s2 */
+    int32_t single_rows; /* s3: 0 or 1 after the pairs */
+    int32_t row;         /* s4: bytes from one row of outputs to the next */
+    int32_t step;        /* s5: bytes from one column of outputs to the next */
+    int32_t whole;       /* s6: bytes of the words of the pairs of columns in a row */
+    int32_t all;         /* s7: and of a column that is left over, too */
+    int32_t next_to;     /* s8: from the end of a pair of rows to the next one */
+    int32_t next_p;      /* s9: the same, of words */
+} depthwise_strip_t;
+
+/* All but `to` and `multiplier`. `next`: bytes of the words of a pair of columns; `below`: of a pair of rows. */
+DEPTHWISE_INLINE depthwise_strip_t depthwise_strip(const depthwise_t *layer, int32_t rows, int32_t next, int32_t below)
+{
+    int32_t pairs = layer->out_columns / 2;
+    int32_t all = (layer->out_columns + 1) / 2 * next;
+
+    return (depthwise_strip_t){
+        .row_pairs = rows / 2,
+        .single_rows = rows % 2,
+        .row = layer->out_row_step,
+        .step = pairs > 0 ? layer->out_column_step : 0,
+        .whole = pairs > 0 ? pairs * next : next,
+        .all = all,
+        .next_to = 2 * (layer->out_row_step - pairs * layer->out_column_step),
+        .next_p = below - all,
+    };
+}
+
+/* Stores the pair of each channel: `left` and `right` are two pixels of four channels, or bytes of a single one. */
+DEPTHWISE_INLINE void depthwise_store(int8_t *to, uint32_t left, uint32_t right, int32_t group, int32_t rows)
+{
+    uint32_t channels01, channels23;
+
+    if (group == 1) {
+        store_u32(to, pack_s16((int8_t)(uint8_t)left, (int8_t)(uint8_t)right));
+        return;
+    }
+    channels01 = pack_lo(left, right);
+    channels23 = pack_hi(left, right);
+    store_u32(&to[0 * 4 * rows], sxtb16(channels01));
+    store_u32(&to[1 * 4 * rows], sxtb16_ror8(channels01));
+    store_u32(&to[2 * 4 * rows], sxtb16(channels23));
+    store_u32(&to[3 * 4 * rows], sxtb16_ror8(channels23));
+}
+
+/* A pixel of a group of four channels or of one. */
+DEPTHWISE_INLINE uint32_t depthwise_load(const int8_t *from, int32_t group)
+{
+    return group == 1 ? (uint8_t)*from : load_u32(from);
+}
+
+/* A row of padding. */
+DEPTHWISE_INLINE void depthwise_pad(const depthwise_t *layer, int8_t *to, int32_t group, int32_t rows)
+{
+    uint32_t pair = sxtb16(layer->padding);
+    int32_t blocks = layer->blocks;
+
+    for (int32_t i = 0; i < blocks; i++) {
+        for (int32_t channel = 0; channel < group; channel++) {
+            store_u32(&to[4 * channel * rows], pair);
+        }
+        to += 4 * group * rows;
+    }
+}
+
+/* Gathers rows y, y + 1, ... of the image into the blocks; `rows` is how many a block has, `to` the first row's place in block 0.
+ * Rows of padding are left alone if the buffer has them already. */
+DEPTHWISE_INLINE void depthwise_gather(const depthwise_t *layer, int8_t *to, const int8_t *in, int32_t y, int32_t count,
+                                       int32_t is_padded, int32_t group, int32_t rows)
+{
+    const int32_t block_bytes = 4 * group * rows;
+    int32_t step = layer->in_column_step;
+    int32_t row_step = layer->in_row_step;
+    int32_t in_rows = layer->in_rows;
+    int32_t starts_odd = layer->starts_odd;
+    int32_t inner_blocks = layer->inner_blocks;
+    int32_t ends_odd = layer->ends_odd;
+    int32_t first = layer->first_block * block_bytes;
+    uint32_t padding = layer->padding;
+
+    for (; count > 0; count--, y++, to += 4) {
+        const int8_t *from = in;
+        int8_t *block = &to[first];
+
+        if (y < 0 || y >= in_rows) {
+            if (!is_padded) {
+                depthwise_pad(layer, to, group, rows);
+            }
+            continue;
+        }
+        from += y * row_step;
+        if (starts_odd) {
+            depthwise_store(block, padding, depthwise_load(from, group), group, rows);
+            from += step;
+            block += block_bytes;
+        }
+        for (int32_t left = inner_blocks / 2; left > 0; left--) {
+            uint32_t pixel0 = depthwise_load(from, group);
+            uint32_t pixel1 = depthwise_load(&from[step], group);
+            uint32_t pixel2, pixel3;
+
+            from += 2 * step;
+            pixel2 = depthwise_load(from, group);
+            pixel3 = depthwise_load(&from[step], group);
+            from += 2 * step;
+            depthwise_store(block, pixel0, pixel1, group, rows);
+            depthwise_store(&block[block_bytes], pixel2, pixel3, group, rows);
+            block += 2 * block_bytes;
+        }
+        if (inner_blocks % 2) {
+            uint32_t pixel = depthwise_load(from, group);
+
+            depthwise_store(block, pixel, depthwise_load(&from[step], group), group, rows);
+            from += 2 * step;
+            block += block_bytes;
+        }
+        if (ends_odd) {
+            depthwise_store(block, depthwise_load(from, group), padding, group, rows);
+        }
+    }
+}
+
+/* The first `count` rows become what rows `from` on are. */
+DEPTHWISE_INLINE void depthwise_move(const depthwise_t *layer, int8_t *buffer, int32_t from, int32_t count, int32_t group,
+                                     int32_t rows)
+{
+    int32_t blocks = layer->blocks;
+
+    for (int32_t i = 0; i < blocks; i++) {
+        for (int32_t channel = 0; channel < group; channel++) {
+            for (int32_t row = 0; row < count; row++) {
+                store_u32(&buffer[4 * (channel * rows + row)], load_u32(&buffer[4 * (channel * rows + from + row)]));
+            }
+        }
+        buffer += 4 * group * rows;
+    }
+}
+
+/* Two weights as a pair, each times 2^shift. */
+DEPTHWISE_INLINE uint32_t depthwise_weights(int8_t lo, int8_t hi, int32_t shift)
+{
+    return pack_lo((uint32_t)lo << shift, (uint32_t)hi << shift);
+}
+
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FP)
+#define DEPTHWISE_ASSEMBLY 1
+
+/*
+ * Two rows and two columns of outputs at once: four sums, in a loop over pairs of columns and one over pairs of rows. All core
+ * registers are sums (a b in the first row, c d in the second), weights, the bias, words of the buffer (x y z) and the pointer
+ * p to them; what is needed once in a turn waits in registers of the FPU, as depthwise_strip_t says. The Cortex-M4 wants loads side by side, the
+ * Cortex-M7 one beside each product and two products before its use. All
+ * instructions are wide, so that each is one word of code: then none waits to be fetched.
+ *
+ * A column that is left over is computed with the one behind it, whose output goes to the same place, before it.
+ */
+/* y is where the outputs go. */
+#define DEPTHWISE_START             \
+    "vldmia %[a], {s0-s9}\n\t"      \
+    "vmov %[y], s0\n\t"             \
+    "vmov %[a], s2\n\t"             \
+    "cmp.w %[a], #0\n\t"            \
+    "beq.w 4f\n\t"                  \
+    ".p2align 2\n"
+/* A pair of rows, or a single one, starts. */
+#define DEPTHWISE_ROW(label)        \
+    label ":\n\t"                   \
+    "vmov s10, %[y]\n\t"            \
+    "vmov.f32 s11, s5\n\t"          \
+    "vmov %[a], s6\n\t"             \
+    "add.w %[a], %[a], %[p]\n\t"    \
+    "vmov s12, %[a]\n\t"            \
+    "vmov %[a], s7\n\t"             \
+    "add.w %[a], %[a], %[p]\n\t"    \
+    "vmov s0, %[a]\n"
+#define DEPTHWISE_CLOBBERS                                                                                              \
+    "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "memory", "cc"
+#define DEPTHWISE_LOAD(word, at) "ldr.w %[" #word "], [%[p], #" at "]\n\t"
+#define DEPTHWISE_NEXT(word, at) "ldr.w %[" #word "], [%[p], #%c[next]+" at "]\n\t" /* a word of the next turn */
+#define DEPTHWISE_TURN "add.w %[p], %[p], #%c[next]\n\t"
+#define DEPTHWISE_FIRST(how, sum, word, weights) "smla" #how " %[" #sum "], %[" #word "], %[" #weights "], %[bias]\n\t"
+#define DEPTHWISE_ADD(how, sum, word, weights) "smla" #how " %[" #sum "], %[" #word "], %[" #weights "], %[" #sum "]\n\t"
+#define DEPTHWISE_SCALE(sum) "smmul %[" #sum "], %[" #sum "], %[x]\n\t" /* x: the multiplier */
+#define DEPTHWISE_CLAMP(sum) "ssat %[" #sum "], #8, %[" #sum "], asr #12\n\t"
+
+/* Four outputs; x is the multiplier before, the end of the words behind. */
+#if CORE_CORTEX_M7
+#define DEPTHWISE_OUT               \
+    DEPTHWISE_SCALE(a)              \
+    "vmov %[y], s10\n\t"            \
+    DEPTHWISE_SCALE(b)              \
+    DEPTHWISE_SCALE(c)              \
+    DEPTHWISE_CLAMP(a)              \
+    DEPTHWISE_SCALE(d)              \
+    "vmov %[x], s11\n\t"            \
+    DEPTHWISE_CLAMP(b)              \
+    "strb.w %[b], [%[y], %[x]]\n\t" \
+    "strb.w %[a], [%[y]]\n\t"       \
+    "vmov %[a], s4\n\t"             \
+    DEPTHWISE_CLAMP(c)              \
+    "add.w %[a], %[a], %[y]\n\t"    \
+    DEPTHWISE_CLAMP(d)              \
+    "strb.w %[d], [%[a], %[x]]\n\t" \
+    "add.w %[y], %[y], %[x], lsl #1\n\t" \
+    "strb.w %[c], [%[a]]\n\t"       \
+    "vmov %[x], s12\n\t"            \
+    "vmov s10, %[y]\n\t"
+#else
+#define DEPTHWISE_OUT               \
+    DEPTHWISE_SCALE(a)              \
+    DEPTHWISE_SCALE(b)              \
+    DEPTHWISE_SCALE(c)              \
+    DEPTHWISE_SCALE(d)              \
+    "vmov %[x], s11\n\t"            \
+    "vmov %[y], s10\n\t"            \
+    DEPTHWISE_CLAMP(a)              \
+    DEPTHWISE_CLAMP(b)              \
+    "strb.w %[b], [%[y], %[x]]\n\t" \
+    "strb.w %[a], [%[y]]\n\t"       \
+    "vmov %[a], s4\n\t"             \
+    DEPTHWISE_CLAMP(c)              \
+    DEPTHWISE_CLAMP(d)              \
+    "add.w %[a], %[a], %[y]\n\t"    \
+    "add.w %[y], %[y], %[x], lsl #1\n\t" \
+    "strb.w %[d], [%[a], %[x]]\n\t" \
+    "strb.w %[c], [%[a]]\n\t"       \
+    "vmov s10, %[y]\n\t"            \
+    "vmov %[x], s12\n\t"
+#endif
+
+/* Two outputs. */
+#define DEPTHWISE_OUT_SINGLE        \
+    DEPTHWISE_SCALE(a)              \
+    DEPTHWISE_SCALE(b)              \
+    "vmov %[x], s11\n\t"            \
+    "vmov %[y], s10\n\t"            \
+    DEPTHWISE_CLAMP(a)              \
+    DEPTHWISE_CLAMP(b)              \
+    "strb.w %[b], [%[y], %[x]]\n\t" \
+    "strb.w %[a], [%[y]]\n\t"       \
+    "add.w %[y], %[y], %[x], lsl #1\n\t" \
+    "vmov s10, %[y]\n\t"            \
+    "vmov %[x], s12\n\t"
+
+/* The end of the loop over columns: first of all pairs, then of what is left over. */
+#define DEPTHWISE_COLUMNS(loop, end) \
+    "cmp.w %[p], %[x]\n\t"          \
+    "blo.w " loop "b\n\t"           \
+    "vmov %[x], s0\n\t"             \
+    "cmp.w %[p], %[x]\n\t"          \
+    "bhs.w " end "f\n\t"            \
+    "vmov s12, %[x]\n\t"            \
+    "mov.w %[x], #0\n\t"            \
+    "vmov s11, %[x]\n\t"            \
+    "b.w " loop "b\n"               \
+    end ":\n\t"
+
+/* The end of the loop over pairs of rows. */
+#define DEPTHWISE_ROWS              \
+    "vmov %[a], s8\n\t"             \
+    "vmov %[b], s9\n\t"             \
+    "vmov %[c], s2\n\t"             \
+    "add.w %[y], %[y], %[a]\n\t"    \
+    "add.w %[p], %[p], %[b]\n\t"    \
+    "subs.w %[c], %[c], #1\n\t"     \
+    "vmov s2, %[c]\n\t"             \
+    "bne.w 1b\n"                    \
+    "4:\n\t"                       \
+    "vmov %[c], s3\n\t"             \
+    "cmp.w %[c], #0\n\t"            \
+    "beq.w 7f\n\t"
+
+/* 3x3 with stride 1. weights: (w0, w1) and (w1, w2) of each row. next: bytes of a block. */
+DEPTHWISE_INLINE void depthwise_3x3(const int8_t *p, const depthwise_strip_t *strip, const uint32_t *weights, int32_t bias,
+                                    const int32_t next)
+{
+    const depthwise_strip_t *a = strip; /* until it is a sum */
+    int32_t b, c, d;
+    uint32_t x, y;
+
+    __asm__ volatile(
+        DEPTHWISE_START
+        DEPTHWISE_ROW("1")
+        "2:\n\t"
+#if CORE_CORTEX_M7
+        DEPTHWISE_LOAD(x, "0")
+        DEPTHWISE_LOAD(y, "4")
+        DEPTHWISE_FIRST(d, a, x, w0)
+        DEPTHWISE_FIRST(tb, b, x, w0)
+        DEPTHWISE_LOAD(x, "8")
+        DEPTHWISE_ADD(d, a, y, w2)
+        DEPTHWISE_ADD(tb, b, y, w2)
+        DEPTHWISE_FIRST(d, c, y, w0)
+        DEPTHWISE_FIRST(tb, d, y, w0)
+        DEPTHWISE_LOAD(y, "12")
+        DEPTHWISE_ADD(d, a, x, w4)
+        DEPTHWISE_ADD(tb, b, x, w4)
+        DEPTHWISE_ADD(d, c, x, w2)
+        DEPTHWISE_ADD(tb, d, x, w2)
+        DEPTHWISE_NEXT(x, "0")
+        DEPTHWISE_ADD(d, c, y, w4)
+        DEPTHWISE_ADD(tb, d, y, w4)
+        DEPTHWISE_NEXT(y, "4")
+        DEPTHWISE_ADD(bt, a, x, w1)
+        DEPTHWISE_ADD(d, b, x, w1)
+        DEPTHWISE_NEXT(x, "8")
+        DEPTHWISE_ADD(bt, a, y, w3)
+        DEPTHWISE_ADD(d, b, y, w3)
+        DEPTHWISE_ADD(bt, c, y, w1)
+        DEPTHWISE_ADD(d, d, y, w1)
+        DEPTHWISE_NEXT(y, "12")
+        DEPTHWISE_ADD(bt, a, x, w5)
+        DEPTHWISE_ADD(d, b, x, w5)
+        DEPTHWISE_ADD(bt, c, x, w3)
+        DEPTHWISE_ADD(d, d, x, w3)
+        "vmov %[x], s1\n\t"
+        DEPTHWISE_TURN
+        DEPTHWISE_ADD(bt, c, y, w5)
+        DEPTHWISE_ADD(d, d, y, w5)
+#else
+        DEPTHWISE_LOAD(x, "0")
+        DEPTHWISE_LOAD(y, "4")
+        DEPTHWISE_FIRST(d, a, x, w0)
+        DEPTHWISE_FIRST(tb, b, x, w0)
+        DEPTHWISE_ADD(d, a, y, w2)
+        DEPTHWISE_ADD(tb, b, y, w2)
+        DEPTHWISE_FIRST(d, c, y, w0)
+        DEPTHWISE_FIRST(tb, d, y, w0)
+        DEPTHWISE_LOAD(x, "8")
+        DEPTHWISE_LOAD(y, "12")
+        DEPTHWISE_ADD(d, a, x, w4)
+        DEPTHWISE_ADD(tb, b, x, w4)
+        DEPTHWISE_ADD(d, c, x, w2)
+        DEPTHWISE_ADD(tb, d, x, w2)
+        DEPTHWISE_ADD(d, c, y, w4)
+        DEPTHWISE_ADD(tb, d, y, w4)
+        DEPTHWISE_NEXT(y, "4")
+        DEPTHWISE_NEXT(x, "0")
+        DEPTHWISE_ADD(bt, a, x, w1)
+        DEPTHWISE_ADD(d, b, x, w1)
+        DEPTHWISE_ADD(bt, a, y, w3)
+        DEPTHWISE_ADD(d, b, y, w3)
+        DEPTHWISE_ADD(bt, c, y, w1)
+        DEPTHWISE_ADD(d, d, y, w1)
+        DEPTHWISE_NEXT(x, "8")
+        DEPTHWISE_NEXT(y, "12")
+        DEPTHWISE_ADD(bt, a, x, w5)
+        DEPTHWISE_ADD(d, b, x, w5)
+        DEPTHWISE_ADD(bt, c, x, w3)
+        DEPTHWISE_ADD(d, d, x, w3)
+        DEPTHWISE_ADD(bt, c, y, w5)
+        DEPTHWISE_ADD(d, d, y, w5)
+        "vmov %[x], s1\n\t"
+        DEPTHWISE_TURN
+#endif
+        DEPTHWISE_OUT
+        DEPTHWISE_COLUMNS("2", "3")
+        DEPTHWISE_ROWS
+        ".p2align 2\n"
+        DEPTHWISE_ROW("5")
+        "6:\n\t"
+        DEPTHWISE_LOAD(x, "0")
+        DEPTHWISE_LOAD(y, "4")
+        DEPTHWISE_LOAD(c, "8")
+        DEPTHWISE_FIRST(d, a, x, w0)
+        DEPTHWISE_FIRST(tb, b, x, w0)
+        DEPTHWISE_ADD(d, a, y, w2)
+        DEPTHWISE_ADD(tb, b, y, w2)
+        DEPTHWISE_ADD(d, a, c, w4)
+        DEPTHWISE_ADD(tb, b, c, w4)
+        DEPTHWISE_NEXT(y, "4")
+        DEPTHWISE_NEXT(c, "8")
+        DEPTHWISE_NEXT(x, "0")
+        DEPTHWISE_ADD(bt, a, y, w3)
+        DEPTHWISE_ADD(d, b, y, w3)
+        DEPTHWISE_ADD(bt, a, c, w5)
+        DEPTHWISE_ADD(d, b, c, w5)
+        DEPTHWISE_ADD(bt, a, x, w1)
+        DEPTHWISE_ADD(d, b, x, w1)
+        "vmov %[x], s1\n\t"
+        DEPTHWISE_TURN
+        DEPTHWISE_OUT_SINGLE
+        DEPTHWISE_COLUMNS("6", "7")
+        : [a] "+r"(a), [b] "=&r"(b), [c] "=&r"(c), [d] "=&r"(d), [x] "=&r"(x), [y] "=&r"(y), [p] "+r"(p)
+        : [w0] "r"(weights[0]), [w1] "r"(weights[1]), [w2] "r"(weights[2]), [w3] "r"(weights[3]), [w4] "r"(weights[4]),
+          [w5] "r"(weights[5]),
+          [bias] "r"(bias), [next] "i"(next)
+        : DEPTHWISE_CLOBBERS);
+}
+
+/* 3x3 with stride 2. weights: (w0, w1) of each row, then w2 of rows 0 and 1, and of row 2. next: bytes of two blocks. */
+DEPTHWISE_INLINE void depthwise_3x3_stride2(const int8_t *p, const depthwise_strip_t *strip, const uint32_t *weights, int32_t bias,
+                                            const int32_t next)
+{
+    const depthwise_strip_t *a = strip; /* until it is a sum */
+    int32_t b, c, d;
+    uint32_t x, y, z;
+
+    __asm__ volatile(
+        DEPTHWISE_START
+        DEPTHWISE_ROW("1")
+        "2:\n\t"
+#if CORE_CORTEX_M7
+        DEPTHWISE_LOAD(x, "0")
+        DEPTHWISE_LOAD(y, "4")
+        DEPTHWISE_LOAD(z, "8")
+        DEPTHWISE_FIRST(d, a, x, w0)
+        DEPTHWISE_LOAD(x, "12")
+        DEPTHWISE_ADD(d, a, y, w1)
+        DEPTHWISE_LOAD(y, "16")
+        DEPTHWISE_ADD(d, a, z, w2)
+        DEPTHWISE_FIRST(d, c, z, w0)
+        DEPTHWISE_LOAD(z, "%c[block]")
+        DEPTHWISE_ADD(d, c, x, w1)
+        DEPTHWISE_LOAD(x, "%c[block]+4")
+        DEPTHWISE_ADD(d, c, y, w2)
+        DEPTHWISE_LOAD(y, "%c[block]+8")
+        DEPTHWISE_ADD(bb, a, z, w3)
+        DEPTHWISE_FIRST(d, b, z, w0)
+        DEPTHWISE_LOAD(z, "%c[block]+12")
+        DEPTHWISE_ADD(bt, a, x, w3)
+        DEPTHWISE_ADD(d, b, x, w1)
+        DEPTHWISE_LOAD(x, "%c[block]+16")
+        DEPTHWISE_ADD(bb, a, y, w4)
+        DEPTHWISE_ADD(d, b, y, w2)
+        DEPTHWISE_ADD(bb, c, y, w3)
+        DEPTHWISE_FIRST(d, d, y, w0)
+        DEPTHWISE_NEXT(y, "0")
+        DEPTHWISE_ADD(bt, c, z, w3)
+        DEPTHWISE_ADD(d, d, z, w1)
+        DEPTHWISE_NEXT(z, "4")
+        DEPTHWISE_ADD(bb, c, x, w4)
+        DEPTHWISE_ADD(d, d, x, w2)
+        DEPTHWISE_NEXT(x, "8")
+        DEPTHWISE_ADD(bb, b, y, w3)
+        DEPTHWISE_NEXT(y, "12")
+        DEPTHWISE_ADD(bt, b, z, w3)
+        DEPTHWISE_NEXT(z, "16")
+        DEPTHWISE_ADD(bb, b, x, w4)
+        DEPTHWISE_ADD(bb, d, x, w3)
+        "vmov %[x], s1\n\t"
+        DEPTHWISE_TURN
+        DEPTHWISE_ADD(bt, d, y, w3)
+        DEPTHWISE_ADD(bb, d, z, w4)
+#else
+        DEPTHWISE_LOAD(x, "0")
+        DEPTHWISE_LOAD(y, "4")
+        DEPTHWISE_LOAD(z, "8")
+        DEPTHWISE_FIRST(d, a, x, w0)
+        DEPTHWISE_ADD(d, a, y, w1)
+        DEPTHWISE_ADD(d, a, z, w2)
+        DEPTHWISE_FIRST(d, c, z, w0)
+        DEPTHWISE_LOAD(x, "12")
+        DEPTHWISE_LOAD(y, "16")
+        DEPTHWISE_LOAD(z, "%c[block]")
+        DEPTHWISE_ADD(d, c, x, w1)
+        DEPTHWISE_ADD(d, c, y, w2)
+        DEPTHWISE_ADD(bb, a, z, w3)
+        DEPTHWISE_FIRST(d, b, z, w0)
+        DEPTHWISE_LOAD(x, "%c[block]+4")
+        DEPTHWISE_LOAD(y, "%c[block]+8")
+        DEPTHWISE_LOAD(z, "%c[block]+12")
+        DEPTHWISE_ADD(bt, a, x, w3)
+        DEPTHWISE_ADD(d, b, x, w1)
+        DEPTHWISE_ADD(bb, a, y, w4)
+        DEPTHWISE_ADD(d, b, y, w2)
+        DEPTHWISE_ADD(bb, c, y, w3)
+        DEPTHWISE_FIRST(d, d, y, w0)
+        DEPTHWISE_ADD(bt, c, z, w3)
+        DEPTHWISE_ADD(d, d, z, w1)
+        DEPTHWISE_LOAD(x, "%c[block]+16")
+        DEPTHWISE_NEXT(z, "4")
+        DEPTHWISE_NEXT(y, "0")
+        DEPTHWISE_ADD(bb, c, x, w4)
+        DEPTHWISE_ADD(d, d, x, w2)
+        DEPTHWISE_ADD(bb, b, y, w3)
+        DEPTHWISE_ADD(bt, b, z, w3)
+        DEPTHWISE_NEXT(x, "8")
+        DEPTHWISE_NEXT(y, "12")
+        DEPTHWISE_NEXT(z, "16")
+        DEPTHWISE_ADD(bb, b, x, w4)
+        DEPTHWISE_ADD(bb, d, x, w3)
+        DEPTHWISE_ADD(bt, d, y, w3)
+        DEPTHWISE_ADD(bb, d, z, w4)
+        "vmov %[x], s1\n\t"
+        DEPTHWISE_TURN
+#endif
+        DEPTHWISE_OUT
+        DEPTHWISE_COLUMNS("2", "3")
+        DEPTHWISE_ROWS
+        ".p2align 2\n"
+        DEPTHWISE_ROW("5")
+        "6:\n\t"
+        DEPTHWISE_LOAD(x, "0")
+        DEPTHWISE_LOAD(y, "4")
+        DEPTHWISE_LOAD(c, "8")
+        DEPTHWISE_FIRST(d, a, x, w0)
+        DEPTHWISE_ADD(d, a, y, w1)
+        DEPTHWISE_ADD(d, a, c, w2)
+        DEPTHWISE_LOAD(x, "%c[block]")
+        DEPTHWISE_LOAD(y, "%c[block]+4")
+        DEPTHWISE_LOAD(c, "%c[block]+8")
+        DEPTHWISE_ADD(bb, a, x, w3)
+        DEPTHWISE_FIRST(d, b, x, w0)
+        DEPTHWISE_ADD(bt, a, y, w3)
+        DEPTHWISE_ADD(d, b, y, w1)
+        DEPTHWISE_ADD(bb, a, c, w4)
+        DEPTHWISE_ADD(d, b, c, w2)
+        DEPTHWISE_NEXT(y, "4")
+        DEPTHWISE_NEXT(c, "8")
+        DEPTHWISE_NEXT(x, "0")
+        DEPTHWISE_ADD(bt, b, y, w3)
+        DEPTHWISE_ADD(bb, b, c, w4)
+        DEPTHWISE_ADD(bb, b, x, w3)
+        "vmov %[x], s1\n\t"
+        DEPTHWISE_TURN
+        DEPTHWISE_OUT_SINGLE
+        DEPTHWISE_COLUMNS("6", "7")
+        : [a] "+r"(a), [b] "=&r"(b), [c] "=&r"(c), [d] "=&r"(d), [x] "=&r"(x), [y] "=&r"(y), [z] "=&r"(z), [p] "+r"(p)
+        : [w0] "r"(weights[0]), [w1] "r"(weights[1]), [w2] "r"(weights[2]), [w3] "r"(weights[3]), [w4] "r"(weights[4]),
+          [bias] "r"(bias), [block] "i"(next / 2), [next] "i"(next)
+        : DEPTHWISE_CLOBBERS);
+}
+
+#else
+#define DEPTHWISE_ASSEMBLY 0
+#endif
+
+#endif
