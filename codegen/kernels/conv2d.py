@@ -25,7 +25,7 @@ from codegen.kernels.packing import (
 )
 from codegen.limits import BoardLimits
 from codegen.planner import Overlap
-from codegen.requantization import Product, Scaling, plain_table, product, scaling
+from codegen.requantization import Product, Scaling, folded, plain_table, product, scaling
 
 #: Pixels whose sums are computed together.
 TILE_PIXELS = 2
@@ -36,8 +36,12 @@ BLOCK_BYTES = 2048
 MOST_BLOCK_PIXELS = 64
 #: Of the padded rows that are there together, where a variant is for speed.
 MOST_BAND_BYTES = 2048
-#: Places by which the sum of the second channel of a pair stands to the left.
-PAIR_SHIFT = 8
+#: Constants of tile_s8.h. The shift is that of the second channel of a pair; every convolution of
+#: the MLPerf Tiny models with outputs on one side of the zero point is exact with these.
+TILE_SHIFT = 8
+TILE_PLACES = 12
+#: Flash of a layer that plain.h runs, beside its arrays; its functions are there once for all.
+PLAIN_BYTES = 80
 #: What dot_4x2 reads behind the columns and does not use.
 DOT_READ_AHEAD_BYTES = 8
 
@@ -179,7 +183,8 @@ class Variant:
         if not self.in_blocks:
             return TILE_PIXELS
         fitting = BLOCK_BYTES // (TILE_PIXELS * 2 * _depth(shape)) * TILE_PIXELS
-        return min(max(fitting, 2 * TILE_PIXELS), MOST_BLOCK_PIXELS)
+        pixels = shape.pixels + shape.pixels % 2
+        return min(max(fitting, 2 * TILE_PIXELS), MOST_BLOCK_PIXELS, pixels)
 
 
 VARIANTS = (
@@ -288,10 +293,10 @@ class ConvContext(Context):
         return (self.layout, self.rest, self.window.out_c % 4, self.outputs("s", "t", "c"))
 
     @property
-    def is_folded(self) -> bool:
-        """Whether tile_4x2_folded does the whole of a tile."""
+    def has_common_tiles(self) -> bool:
+        """Whether the functions of tile_s8.h do all but the columns."""
         assert self.scaling is not None
-        return self.layout is Layout.PAIRS and is_folded(self.scaling)
+        return self.layout is Layout.PAIRS and _is_common(self.scaling)
 
     def outputs(self, sum_a: str, sum_b: str, channel: str) -> tuple[str, str]:
         """C: the outputs of the two channels of a pair, from sums of dot_s8.h."""
@@ -310,11 +315,16 @@ class ConvContext(Context):
         return (2,) * (left // 2) + (1,) * (left % 2)
 
 
-def is_folded(scales: Scaling) -> bool:
-    """Whether tile_4x2_folded leaves sums in this way."""
-    if scales.name != "folded" or (scales.act_min, scales.act_max) != (-128, 127):
-        return False
-    return scales.constant is not None and scales.constant >= PAIR_SHIFT
+def tile_scaling(layer: Product) -> Scaling:
+    """How outputs leave their sums: as tile_s8.h does it, where that is exact."""
+    common = folded(layer, TILE_SHIFT, TILE_PLACES)
+    return common if common is not None and _is_common(common) else scaling(layer)
+
+
+def _is_common(scales: Scaling) -> bool:
+    """Whether tile_s8.h has the constants of these outputs."""
+    constants = (scales.name, scales.constant, scales.places, scales.act_min, scales.act_max)
+    return constants == ("folded", TILE_SHIFT, TILE_PLACES, -128, 127)
 
 
 def _as_convolution(graph: Graph, op: Op) -> tuple[Window, Product]:
@@ -336,7 +346,7 @@ def _refuse_column(graph: Graph, op: Op, *, variant: Variant) -> str | None:
     if reason is None and variant.in_blocks and shape.pixels <= TILE_PIXELS:
         reason = "has no more pixels than a pair"
     if reason is None and variant.layout is Layout.PAIRS:
-        weights = scaling(layer).weights
+        weights = tile_scaling(layer).weights
         reason = refuse_pairs(weights)
         if reason is None and pair_segment(weights) < weights.shape[1]:
             reason = "sums of the second channel of a pair may need more than 24 bits"
@@ -387,7 +397,7 @@ def _product_cycles(shape: Window, scales: Scaling, core: Core, variant: Variant
         tile = core.step * steps + core.loop * -(-steps // DOT_UNROLLED)
     else:
         tile = 1.5 * core.step * steps
-    is_assembly = variant.layout is Layout.PAIRS and is_folded(scales)
+    is_assembly = variant.layout is Layout.PAIRS and _is_common(scales)
     outputs = core.outputs if is_assembly else 8 * scales.cycles * core.outputs / 52
     pair_left = 0.7 * core.step * steps + 4 * scales.cycles * core.outputs / 52
     in_pairs = pairs * (tiles * (tile + outputs) + -(-left // 2) * pair_left)
@@ -412,7 +422,7 @@ def _tile_stream(
 
 def _product_context(graph: Graph, op: Op, *, variant: Variant) -> ConvContext:
     shape, layer = _as_convolution(graph, op)
-    scales = scaling(layer)
+    scales = tile_scaling(layer)
     runs = (shape.run_taps * shape.in_c,) * (shape.kh * shape.kw // shape.run_taps)
     ordered = scales.weights[:, column_order(runs)]
     columns = np.pad(ordered, ((0, 0), (0, _depth(shape) - ordered.shape[1])))
@@ -517,7 +527,7 @@ def _product_cost(
     code_bytes: int,
 ) -> Cost:
     shape, layer = _as_convolution(graph, op)
-    scales = scaling(layer)
+    scales = tile_scaling(layer)
     core = CORES[board.core]
     weight_bytes = 4 * _weight_words(shape, scales)
     copied = shape.all_pixels * (_depth(shape) + 10)
@@ -557,7 +567,7 @@ def _plain_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     shape = window(graph, op)
     return Cost(
         cycles=10 * op_macs(graph, op) + 60 * shape.batch * shape.pixels * shape.out_c,
-        flash_bytes=shape.out_c * (shape.kh * shape.kw * shape.in_c + 12) + 300,
+        flash_bytes=shape.out_c * (shape.kh * shape.kw * shape.in_c + 12) + PLAIN_BYTES,
     )
 
 

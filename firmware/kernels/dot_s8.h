@@ -125,11 +125,11 @@ enum { DOT_4X2_UNROLLED = 8 };
 
 #endif
 
-/* The first step sets the sums, then the loop is entered where as many steps are ahead as make the rest whole passes: by
- * DOT_4X2_STEP_BYTES each. */
-#define DOT_4X2_PASS                                                                                                         \
+/* The first step sets the sums, then `ENTER` goes into the loop where as many steps are ahead as make the rest whole passes:
+ * DOT_4X2_STEP_BYTES further on for each step that is left out. */
+#define DOT_4X2_SUMS(ENTER)                                                                                                  \
     DOT_4X2_BEFORE DOT_4X2_STEP(DOT_4X2_START)                                                                               \
-    "b.w 1f + %c[entry]\n\t"                                                                                                 \
+    ENTER                                                                                                                    \
     ".p2align 3\n"                                                                                                           \
     "1:\n\t"                                                                                                                 \
     DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD)                  \
@@ -148,7 +148,7 @@ DOT_INLINE dot_4x2_t dot_4x2_pairs(const uint32_t **weights, const int16_t **col
     const uint32_t *end = *weights + depth + DOT_4X2_AHEAD_WEIGHTS;
 
     __asm__ volatile(
-        DOT_4X2_PASS
+        DOT_4X2_SUMS("b.w 1f + %c[entry]\n\t")
         : [weights] "+r"(*weights), [columns] "+r"(*columns), [w01] "=&r"(w01), [w23] "=&r"(w23), [x0] "=&r"(x0),
           [x1] "=&r"(x1), [c0p0] "=&r"(sum.c0p0), [c0p1] "=&r"(sum.c0p1), [c1p0] "=&r"(sum.c1p0), [c1p1] "=&r"(sum.c1p1),
           [c2p0] "=&r"(sum.c2p0), [c2p1] "=&r"(sum.c2p1), [c3p0] "=&r"(sum.c3p0), [c3p1] "=&r"(sum.c3p1)

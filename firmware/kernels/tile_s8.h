@@ -13,7 +13,7 @@
 #if defined(__ARM_FEATURE_DSP)
 
 #define TILE_ADD_LOW(sum, bias) "add %[" #sum "], %[" #bias "], %[" #sum "], lsl %[shift]\n\t"   /* sum = bias + (sum << shift) */
-#define TILE_ADD_HIGH(sum, bias) "add %[" #sum "], %[" #bias "], %[" #sum "], lsl %[shift] - 8\n\t"
+#define TILE_ADD_HIGH(sum, bias) "add.w %[" #sum "], %[" #bias "], %[" #sum "]\n\t" /* sum = bias + sum, of dot_difference */
 #define TILE_MULTIPLY(sum, factor) "smmul %[" #sum "], %[" #sum "], %[" #factor "]\n\t" /* sum = sum * factor >> 32 */
 #define TILE_SATURATE(sum) "ssat %[" #sum "], #8, %[" #sum "], asr %[places]\n\t"       /* sum = saturate_s8(sum >> places) */
 #define TILE_STORE(sum, at, to) "strb.w %[" #sum "], [%[" #to "], #" #at "]\n\t"
@@ -29,27 +29,30 @@
 
 #endif
 
-/*
- * weights: those of the tile, in DOT_PAIRS, and its four folded_t behind them. columns: of `pairs` pairs of pixels. out: of the
- * first channel and pixel; the second pixel of a pair is `apart` bytes further on, the next pair twice as many (an odd last
- * pixel is a pair of its own, its own partner, with 0). depth, rest: see dot_4x2. shift, places: of the layer; shift is 8 or
- * more.
- */
-DOT_INLINE void tile_4x2_folded(const uint32_t *weights, const int16_t *columns, int8_t *out, int32_t depth, int32_t rest,
-                                int32_t pairs, int32_t apart, int32_t shift, int32_t places)
+/* Constants of folded_channel, for all layers that use these functions: one for all needs less code. */
+enum { TILE_SHIFT = 8, TILE_PLACES = 12 };
+
+/* One tile; see tiles_4x2. */
+DOT_INLINE void tile_4x2(const uint32_t *weights, const int16_t *columns, int8_t *out, int32_t depth, int32_t pairs,
+                         int32_t apart)
 {
+    int32_t rest = (depth / 2 - 1) % DOT_4X2_UNROLLED;
     const int16_t *last = columns + 2 * depth * pairs;
 
 #if defined(__ARM_FEATURE_DSP)
-    uint32_t w01, w23, x0, x1;
+    uint32_t w01 = (uint32_t)(DOT_4X2_STEP_BYTES * (DOT_4X2_UNROLLED - rest)) + 1; /* into the loop; 1: Thumb */
+    uint32_t w23, x0, x1, entry;
     int32_t c0p0, c0p1, c1p0, c1p1, c2p0, c2p1, c3p0, c3p1;
     const uint32_t *first = weights;
     const uint32_t *end = weights + depth + DOT_4X2_AHEAD_WEIGHTS;
 
     __asm__ volatile(
+        "adr.w %[w23], 1f\n\t"
+        "add %[w23], %[w23], %[w01]\n\t"
+        "vmov %[entry], %[w23]\n\t"
         ".p2align 3\n"
         "2:\n\t"
-        DOT_4X2_PASS
+        DOT_4X2_SUMS("vmov %[w23], %[entry]\n\tbx %[w23]\n\t")
         TILE_BACK
         TILE_SCALES(0, 4, 8, 12)
         "sub %[c1p0], %[c1p0], %[c0p0]\n\t" /* dot_difference */
@@ -98,11 +101,10 @@ DOT_INLINE void tile_4x2_folded(const uint32_t *weights, const int16_t *columns,
         TILE_STORE(c3p1, 3, w01)
         "vmov %[out], %[w23]\n\t"
         "bne.w 2b\n"
-        : [weights] "+r"(weights), [columns] "+r"(columns), [out] "+t"(out), [w01] "=&r"(w01), [w23] "=&r"(w23),
+        : [weights] "+r"(weights), [columns] "+r"(columns), [out] "+t"(out), [entry] "=&t"(entry), [w01] "+r"(w01), [w23] "=&r"(w23),
           [x0] "=&r"(x0), [x1] "=&r"(x1), [c0p0] "=&r"(c0p0), [c0p1] "=&r"(c0p1), [c1p0] "=&r"(c1p0), [c1p1] "=&r"(c1p1),
           [c2p0] "=&r"(c2p0), [c2p1] "=&r"(c2p1), [c3p0] "=&r"(c3p0), [c3p1] "=&r"(c3p1)
-        : [first] "t"(first), [end] "t"(end), [last] "t"(last), [apart] "t"(apart), [shift] "i"(shift), [places] "i"(places),
-          [entry] "i"(DOT_4X2_STEP_BYTES * (DOT_4X2_UNROLLED - rest))
+        : [first] "t"(first), [end] "t"(end), [last] "t"(last), [apart] "t"(apart), [shift] "i"(TILE_SHIFT), [places] "i"(TILE_PLACES)
         : "cc", "memory");
 #else
     while (columns < last) {
@@ -113,14 +115,60 @@ DOT_INLINE void tile_4x2_folded(const uint32_t *weights, const int16_t *columns,
         int32_t pixel1[4] = {sum.c0p1, dot_difference(sum.c1p1, sum.c0p1), sum.c2p1, dot_difference(sum.c3p1, sum.c2p1)};
 
         for (int32_t c = 0; c < 4; c++) {
-            int32_t left = shift - c % 2 * 8;
+            int32_t left = c % 2 ? 0 : TILE_SHIFT;
 
-            out[c] = folded_clamp(folded_channel(pixel0[c], scale[c], left), places, -128, 127);
-            out[apart + c] = folded_clamp(folded_channel(pixel1[c], scale[c], left), places, -128, 127);
+            out[c] = folded_clamp(folded_channel(pixel0[c], scale[c], left), TILE_PLACES, -128, 127);
+            out[apart + c] = folded_clamp(folded_channel(pixel1[c], scale[c], left), TILE_PLACES, -128, 127);
         }
         out += 2 * apart;
     }
 #endif
+}
+
+/*
+ * Tiles of four channels. weights: those of a tile in DOT_PAIRS, its four folded_t behind them, then the next tile's. columns:
+ * of `pairs` pairs of pixels. out: of the first channel and pixel; the second pixel of a pair is `apart` bytes further on, the
+ * next pair twice as many (an odd last pixel is a pair of its own, its own partner, with 0). depth: see dot_4x2.
+ */
+static __attribute__((noinline, noclone, unused)) void tiles_4x2(const uint32_t *weights, const int16_t *columns, int8_t *out,
+                                                                 int32_t depth, int32_t tiles, int32_t pairs, int32_t apart)
+{
+    for (; tiles > 0; tiles--) {
+        tile_4x2(weights, columns, out, depth, pairs, apart);
+        weights += depth + 4 * (int32_t)(sizeof(folded_t) / sizeof *weights);
+        out += 4;
+    }
+}
+
+/* As tiles_4x2, for the one to three channels that are left over: in pairs, the constants behind each. */
+static __attribute__((noinline, noclone, unused)) void tiles_2x2(const uint32_t *weights, const int16_t *columns, int8_t *out,
+                                                                 int32_t depth, int32_t channels, int32_t pairs, int32_t apart)
+{
+    for (; channels > 0; channels -= 2) {
+        const folded_t *scale = (const folded_t *)(weights + depth / 2);
+        folded_t low = scale[0];
+        folded_t high = scale[channels > 1 ? 1 : 0];
+        const int16_t *column = columns;
+        int8_t *to = out;
+
+        for (int32_t pair = 0; pair < pairs; pair++) {
+            const uint32_t *weight = weights;
+            dot_2x2_t sum = dot_2x2(&weight, &column, depth, DOT_PAIRS);
+
+            to[0] = folded_clamp(folded_channel(sum.c0p0, low, TILE_SHIFT), TILE_PLACES, -128, 127);
+            to[apart] = folded_clamp(folded_channel(sum.c0p1, low, TILE_SHIFT), TILE_PLACES, -128, 127);
+            if (channels > 1) {
+                int32_t c1p0 = dot_difference(sum.c1p0, sum.c0p0);
+                int32_t c1p1 = dot_difference(sum.c1p1, sum.c0p1);
+
+                to[1] = folded_clamp(folded_high(c1p0, high, TILE_SHIFT), TILE_PLACES, -128, 127);
+                to[apart + 1] = folded_clamp(folded_high(c1p1, high, TILE_SHIFT), TILE_PLACES, -128, 127);
+            }
+            to += 2 * apart;
+        }
+        weights += depth / 2 + 2 * (int32_t)(sizeof(folded_t) / sizeof *weights);
+        out += 2;
+    }
 }
 
 #endif
