@@ -1,10 +1,10 @@
 """Ops that move no byte become aliases (Reshape) or vanish.
 
 Alias: a Transpose that only moves axes of size 1, a slice of everything, a Pad by nothing, a
-Concatenation of one tensor; one or more ops of single values, such as a Relu, or a Quantize there
-and one back, that map every value that there can be to itself. Vanishes: an alias whose two sides
-have one shape, type and scale. A Transpose of a Transpose, or a Reshape of a Reshape, reads the
-first one's input.
+Concatenation of one tensor, a mean or maximum of one element each; one or more ops of single
+values, such as a Relu, or a Quantize there and one back, that map every value that there can be to
+itself. Vanishes: an alias whose two sides have one shape, type and scale. A Transpose of a
+Transpose, or a Reshape of a Reshape, reads the first one's input.
 """
 
 from __future__ import annotations
@@ -92,6 +92,11 @@ def _moves_nothing(graph: ir.Graph, op: ir.Op) -> bool:
         return x.elements == y.elements and min(op.stride) > 0
     if isinstance(op, ir.Pad):
         return x.shape == y.shape
+    if isinstance(op, ir.Mean):
+        return x.elements == y.elements and x.quant == y.quant
+    if isinstance(op, ir.AveragePool2D | ir.MaxPool2D):
+        is_single = (op.kh, op.kw, op.activation) == (1, 1, ir.Activation.NONE)
+        return is_single and x.shape == y.shape and x.quant == y.quant
     if isinstance(op, ir.Concatenation):
         return len(op.inputs) == 1
     return False

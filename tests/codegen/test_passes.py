@@ -138,6 +138,20 @@ def test_values_that_go_there_and_back_are_left_alone() -> None:
     assert shrunk(coarser) == ["LEAKY_RELU", "QUANTIZE", "QUANTIZE", "LOGISTIC"]
 
 
+def test_a_mean_or_maximum_of_one_element_is_that_element() -> None:
+    quant = ir.Quant((graphs.f32(0.3),), (17,))
+
+    def build(b: graphs.Builder, one: int) -> list[int]:
+        x = b.leaky_relu(b.input((1, 4, 4, 3)), 0.1, out_quant=quant)
+        y = b.strided_slice(x, (0, 0, 0, 0), (1, one, one, 3), (1, 1, 1, 1))
+        means = b.mean(y, (1, 2), keep_dims=True, out_quant=quant)
+        pooled = b.pool(ir.AveragePool2D, b.pool(ir.MaxPool2D, means, (1, 1)), (1, 1))
+        return [b.logistic(pooled)]
+
+    assert shrunk(lambda b: build(b, 1)) == ["LEAKY_RELU", "VIEW", "LOGISTIC"]
+    assert shrunk(lambda b: build(b, 2)) == ["LEAKY_RELU", "STRIDED_SLICE", "MEAN", "LOGISTIC"]
+
+
 def test_a_transpose_of_a_transpose_is_one_or_none() -> None:
     def build(b: graphs.Builder, second: tuple[int, ...]) -> list[int]:
         x = b.transpose(b.tanh(b.input((1, 3, 4, 5))), (0, 3, 1, 2))
