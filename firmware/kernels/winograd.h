@@ -50,31 +50,65 @@ enum {
 /* 1 / 9 modulo 2^32: 9 * 954437177 = 2 * 2^32 + 1 */
 #define WINOGRAD_INVERSE 954437177u
 
-/* Copies the inputs of the tile at (top, left), which may reach over the edge of the image, to patch[6][6][depth]. Channels
- * from in_c to depth become 0. */
+/* Loads and stores stay on their sides of this. Next to each other they take fewer cycles, and need fewer registers. */
+static inline void winograd_fence(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+/* Fills a multiple of 4 bytes; returns where it stopped. */
+static inline int8_t *winograd_fill(int8_t *to, int32_t bytes, uint32_t word)
+{
+    for (int8_t *end = to + bytes; to < end; to += 4) {
+        store_u32(to, word);
+    }
+    return to;
+}
+
+/* Copies pixels of in_c channels to pixels of depth channels, of which further ones become 0; returns where it stopped. */
+static inline int8_t *winograd_copy(int8_t *to, const int8_t *from, int32_t pixels, int32_t in_c, int32_t depth)
+{
+    if (in_c == depth) {
+        int32_t bytes = pixels * depth;
+
+        for (; bytes >= 16; bytes -= 16) {
+            memcpy(to, from, 16);
+            to += 16;
+            from += 16;
+        }
+        for (; bytes > 0; bytes -= 4) {
+            store_u32(to, load_u32(from));
+            to += 4;
+            from += 4;
+        }
+        return to;
+    }
+    for (int32_t i = 0; i < pixels; i++) {
+        for (int32_t c = 0; c < depth; c++) {
+            to[c] = c < in_c ? from[c] : 0;
+        }
+        to += depth;
+        from += in_c;
+    }
+    return to;
+}
+
+/* Copies the inputs of the tile at (top, left), which may reach over the edge of the image, to patch[6][6][depth]. */
 WINOGRAD_SHARED void winograd_patch(int8_t *patch, const int8_t *in, int32_t top, int32_t left, int32_t in_h, int32_t in_w,
                                     int32_t in_c, int32_t depth, int32_t zero_point)
 {
     uint32_t outside = (uint32_t)(zero_point & 0xFF) * 0x01010101u;
+    int32_t before = left < 0 ? -left : 0;
+    int32_t behind = left + WINOGRAD_INPUTS > in_w ? left + WINOGRAD_INPUTS - in_w : 0;
+    int32_t inside = WINOGRAD_INPUTS - before - behind;
 
     for (int32_t y = top; y < top + WINOGRAD_INPUTS; y++) {
-        for (int32_t x = left; x < left + WINOGRAD_INPUTS; x++) {
-            if (y < 0 || y >= in_h || x < 0 || x >= in_w) {
-                for (int32_t c = 0; c < depth; c += 4) {
-                    store_u32(&patch[c], outside);
-                }
-            } else {
-                const int8_t *from = &in[(y * in_w + x) * in_c];
-                int32_t c = 0;
-
-                for (; c + 4 <= in_c; c += 4) {
-                    store_u32(&patch[c], load_u32(&from[c]));
-                }
-                for (; c < depth; c++) {
-                    patch[c] = c < in_c ? from[c] : 0;
-                }
-            }
-            patch += depth;
+        if (y < 0 || y >= in_h || inside <= 0) {
+            patch = winograd_fill(patch, WINOGRAD_INPUTS * depth, outside);
+        } else {
+            patch = winograd_fill(patch, before * depth, outside);
+            patch = winograd_copy(patch, &in[(y * in_w + left + before) * in_c], inside, in_c, depth);
+            patch = winograd_fill(patch, behind * depth, outside);
         }
     }
 }
@@ -174,12 +208,6 @@ __attribute__((naked, noipa, unused)) static void winograd_input(const int8_t *p
 typedef struct {
     uint32_t d0, d1, d2, d3, d4, d5;
 } winograd_line_t;
-
-/* Loads and stores stay on their sides of this: next to each other they take fewer cycles, and fewer registers are in use. */
-static inline void winograd_fence(void)
-{
-    __asm__ volatile("" ::: "memory");
-}
 
 /* B times a line; element i of the result goes to to[i * step]. */
 static inline __attribute__((always_inline)) void winograd_b(winograd_line_t d, uint32_t *to, int32_t step)
