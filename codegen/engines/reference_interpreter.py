@@ -23,10 +23,11 @@ from codegen.tflite_file import RawModel, RawTensor, read_tflite
 
 ENGINE = "reference"
 
-#: A baseline is worth as much as its flags. The quickest of 25 sets on AD, KWS, VWW and IC, on the
-#: virtual nRF52840, L4R5 and F746: unrolling is worth 8 to 28 %, no scheduling before registers are
-#: allocated up to 5 % more, on both cores. Cycles per MAC on the nRF52840 with -O2, -O3, and these:
-#: AD 10.7, 9.7, 7.2; KWS 19.0, 20.0, 17.5; VWW 16.8, 17.8, 14.8; IC 11.5, 12.3, 9.7.
+#: A baseline is worth as much as its flags. The quickest of 11 sets on AD, KWS, VWW and IC, on the
+#: virtual nRF52840, L4R5 and F746 alike, and of 14 variations of it on the nRF52840 (-fno-tree-pre:
+#: AD 2 % quicker, IC 1 % slower; the others gain nothing): unrolling is worth 9 to 30 %, no
+#: scheduling before registers are allocated up to 5 %. Cycles per MAC on the nRF52840 with -O2, -O3
+#: and these: AD 10.7, 9.7, 7.2; KWS 19.0, 20.0, 17.5; VWW 16.8, 17.8, 14.8; IC 11.5, 12.3, 9.7.
 _FLAGS = ("-O3", "-funroll-loops", "-fno-schedule-insns")
 
 #: What the interpreter's structures take on a 32-bit core; the generated model.c asserts it.
