@@ -14,7 +14,11 @@ from records import make_record
 
 from hil.errors import StoreError, UsageError
 from hil.store import DuplicateTrial, Store
+from hil.timings import Conditions, LayerTiming
 
+CONDITIONS = Conditions(
+    board="b", source="virtual", timing_model="m/1", compiler="gcc", flags=(), build="0" * 16
+)
 CONFIG = {"space": "mini_nas", "seed": 3, "places": ("virtual:nrf52840_dk",)}
 
 
@@ -310,6 +314,26 @@ def test_a_store_of_another_version_says_which(tmp_path):
 
     with pytest.raises(StoreError, match="schema version 99"):
         Store(path)
+
+
+def test_a_store_of_the_first_version_keeps_what_is_in_it(tmp_path):
+    path = tmp_path / "hil.sqlite"
+    record = make_record()
+    with Store(path) as store:
+        store.add_record(record)
+    connection = sqlite3.connect(path)
+    with connection:  # as the first version made it
+        connection.execute("DROP TABLE layer_timings")
+        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    connection.close()
+
+    for _ in range(2):
+        with Store(path) as store:
+            assert store.records() == [record]
+            store.add_layer_timings([("k", {}, LayerTiming(1, 2))], CONDITIONS)
+            assert list(store.layer_timings([("k", {})], CONDITIONS).values()) == [
+                LayerTiming(1, 2)
+            ]
 
 
 def test_a_record_that_was_tampered_with_is_an_error_of_the_store(tmp_path):
