@@ -10,7 +10,7 @@ import numpy as np
 from codegen.ir import Conv2D, FullyConnected, Graph, Op, op_macs
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Array, Context, common
-from codegen.kernels.conv2d import conv_weights, window
+from codegen.kernels.conv2d import PLAIN_BYTES, conv_weights, window
 from codegen.kernels.packing import (
     Layout,
     column_order,
@@ -159,7 +159,7 @@ def _plain_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     _, in_features, out_features = _features(graph, op)
     return Cost(
         cycles=6 * op_macs(graph, op) + 40 * out_features,
-        flash_bytes=out_features * (in_features + 12) + 150,
+        flash_bytes=out_features * (in_features + 12) + PLAIN_BYTES,
     )
 
 
