@@ -378,6 +378,8 @@ def _refuse_strips(graph: Graph, op: Op, *, out_rows: int, by_columns: bool) -> 
     shape = _shape(graph, op, by_columns)
     if shape.kh * shape.kw > MAX_UNROLLED_TAPS:
         return f"a kernel of more than {MAX_UNROLLED_TAPS} taps would make too much code"
+    if by_columns and _transposed(shape) == shape:
+        return "columns and rows are alike"
     return None
 
 
@@ -435,7 +437,7 @@ class Rates:
 
 _RATES = {
     "cortex-m4": Rates(50, 14.5, 2, 8, 190, 28, 24, 1.5, 1, 14),
-    "cortex-m7": Rates(30, 9, 6, 6, 90, 14, 11, 0.3, 1, 9),
+    "cortex-m7": Rates(30, 9, 6, 6, 90, 14, 7, 0.3, 1, 9),
 }
 #: Of C instead of assembly: weights that wait on the stack.
 _SPILLED_PRODUCT = 1.8
