@@ -22,26 +22,96 @@ static inline int32_t column_place(int32_t element)
     return element / 2 * 4 + element % 2;
 }
 
-/* Expands the `count` bytes of two pixels: the whole columns, or a run of which groups and rest go where they are told. */
-static inline __attribute__((always_inline)) void column_copy_two(int16_t *groups, int16_t *columns, int32_t rest,
-                                                                  const int8_t *pixel0, const int8_t *pixel1, int32_t count)
+/* Four elements of one pixel. */
+static inline __attribute__((always_inline)) void column_group(int16_t *groups, uint32_t bytes)
 {
-    int32_t i = 0;
+    store_u32(&groups[0], sxtb16(bytes));
+    store_u32(&groups[4], sxtb16_ror8(bytes));
+}
 
-#pragma GCC unroll 2
-    for (; i + 4 <= count; i += 4) {
-        uint32_t bytes0 = load_u32(&pixel0[i]);
-        uint32_t bytes1 = load_u32(&pixel1[i]);
+/* Expands eight elements of two pixels; all pointers move on. */
+static inline __attribute__((always_inline)) void column_two_groups(int16_t **groups, const int8_t **pixel0,
+                                                                    const int8_t **pixel1)
+{
+#if defined(__ARM_FEATURE_DSP)
+    uint32_t first0, second0, first1, second1, even;
 
-        store_u32(&groups[2 * i], sxtb16(bytes0));
-        store_u32(&groups[2 * i + 2], sxtb16(bytes1));
-        store_u32(&groups[2 * i + 4], sxtb16_ror8(bytes0));
-        store_u32(&groups[2 * i + 6], sxtb16_ror8(bytes1));
+    /* As below, with the loads in a row and each word expanded in place; GCC would keep a register for every address. */
+    __asm__ volatile(
+        "ldr.w %[second0], [%[pixel0], #4]\n\t"
+        "ldr %[first0], [%[pixel0]], #8\n\t"
+        "ldr.w %[second1], [%[pixel1], #4]\n\t"
+        "ldr %[first1], [%[pixel1]], #8\n\t"
+        "sxtb16 %[even], %[first0]\n\t"
+        "str.w %[even], [%[groups]], #32\n\t"
+        "sxtb16 %[first0], %[first0], ror #8\n\t"
+        "str.w %[first0], [%[groups], #-24]\n\t"
+        "sxtb16 %[even], %[first1]\n\t"
+        "str.w %[even], [%[groups], #-28]\n\t"
+        "sxtb16 %[first1], %[first1], ror #8\n\t"
+        "str.w %[first1], [%[groups], #-20]\n\t"
+        "sxtb16 %[even], %[second0]\n\t"
+        "str.w %[even], [%[groups], #-16]\n\t"
+        "sxtb16 %[second0], %[second0], ror #8\n\t"
+        "str.w %[second0], [%[groups], #-8]\n\t"
+        "sxtb16 %[even], %[second1]\n\t"
+        "str.w %[even], [%[groups], #-12]\n\t"
+        "sxtb16 %[second1], %[second1], ror #8\n\t"
+        "str.w %[second1], [%[groups], #-4]\n"
+        : [groups] "+r"(*groups), [pixel0] "+r"(*pixel0), [pixel1] "+r"(*pixel1), [first0] "=&r"(first0),
+          [second0] "=&r"(second0), [first1] "=&r"(first1), [second1] "=&r"(second1), [even] "=&r"(even)
+        :
+        : "memory");
+#else
+    for (int32_t i = 0; i < 2; i++) {
+        column_group(*groups, load_u32(*pixel0));
+        column_group(*groups + 2, load_u32(*pixel1));
+        *groups += 8;
+        *pixel0 += 4;
+        *pixel1 += 4;
     }
-    for (; i < count; i++) {
-        columns[column_place(rest)] = pixel0[i];
-        columns[column_place(rest) + 2] = pixel1[i];
-        rest++;
+#endif
+}
+
+/* Expands `count` bytes of two pixels, a multiple of 4; returns where the next groups go. */
+static inline __attribute__((always_inline)) int16_t *column_groups(int16_t *groups, const int8_t *pixel0,
+                                                                    const int8_t *pixel1, int32_t count)
+{
+    const int8_t *end = pixel0 + (count & ~7);
+
+    while (pixel0 != end) {
+        if (__builtin_constant_p(count) && count < 32) { /* no loop: constant addresses are better */
+            uint32_t first0 = load_u32(pixel0);
+            uint32_t second0 = load_u32(pixel0 + 4);
+            uint32_t first1 = load_u32(pixel1);
+            uint32_t second1 = load_u32(pixel1 + 4);
+
+            column_group(groups, first0);
+            column_group(groups + 2, first1);
+            column_group(groups + 8, second0);
+            column_group(groups + 10, second1);
+            pixel0 += 8;
+            pixel1 += 8;
+            groups += 16;
+        } else {
+            column_two_groups(&groups, &pixel0, &pixel1);
+        }
+    }
+    if (count % 8 != 0) {
+        column_group(groups, load_u32(pixel0));
+        column_group(groups + 2, load_u32(pixel1));
+        groups += 8;
+    }
+    return groups;
+}
+
+/* Expands what is left of a run, as elements `rest` and following of two columns. */
+static inline __attribute__((always_inline)) void column_rest(int16_t *columns, int32_t rest, const int8_t *pixel0,
+                                                              const int8_t *pixel1, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        columns[column_place(rest + i)] = pixel0[i];
+        columns[column_place(rest + i) + 2] = pixel1[i];
     }
 }
 

@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#include "column.h"
 #include "dot_s8.h"
 #include "requantize.h"
 
@@ -168,6 +169,68 @@ static __attribute__((noinline, noclone, unused)) void tiles_2x2(const uint32_t 
         }
         weights += depth / 2 + 2 * (int32_t)(sizeof(folded_t) / sizeof *weights);
         out += 2;
+    }
+}
+
+/* All channels of some pixels, from `columns` in pairs; see tiles_4x2. The last of an odd number of pixels is its own partner:
+ * computed twice, stored twice. */
+static __attribute__((noinline, noclone, unused)) void tiles_s8(const uint32_t *weights, const int16_t *columns, int8_t *out,
+                                                                int32_t depth, int32_t channels, int32_t pixels)
+{
+    int32_t tiles = channels / 4;
+    const uint32_t *weights_left = weights + tiles * (depth + 4 * (int32_t)(sizeof(folded_t) / sizeof *weights));
+    int32_t pairs = pixels / 2;
+    int32_t apart = channels;
+
+    while (pixels > 0) {
+        if (pairs > 0) {
+            tiles_4x2(weights, columns, out, depth, tiles, pairs, apart);
+            tiles_2x2(weights_left, columns, out + 4 * tiles, depth, channels % 4, pairs, apart);
+        }
+        columns += 2 * depth * pairs;
+        out += 2 * channels * pairs;
+        pixels -= apart == 0 ? 1 : 2 * pairs;
+        pairs = 1;
+        apart = 0;
+    }
+}
+
+/* column_rest of a column that is one run; out of the way of the loop that needs it now and then. */
+static __attribute__((noinline, noclone, unused)) void column_end(int16_t *end, const int8_t *pixel0, const int8_t *pixel1,
+                                                                  int32_t count)
+{
+    column_rest(end, 0, pixel0, pixel1, count);
+}
+
+/* The columns of some pixels that lie one behind the other, `depth` bytes each. */
+static __attribute__((noinline, noclone, unused)) void pointwise_columns(int16_t *columns, const int8_t *in, int32_t depth,
+                                                                         int32_t pixels)
+{
+    for (; pixels > 0; pixels -= 2) {
+        const int8_t *partner = pixels > 1 ? in + depth : in;
+        int16_t *rest = column_groups(columns, in, partner, depth & ~3);
+
+        if (depth % 4 != 0) {
+            column_end(rest, in + (depth & ~3), partner + (depth & ~3), depth % 4);
+            rest += 4 * ((depth % 4 + 1) / 2);
+        }
+        columns = rest;
+        in = partner + depth;
+    }
+}
+
+/* A convolution whose output pixel i depends on input pixel i alone. block: pixels that `columns` has room for; even. */
+static __attribute__((noinline, noclone, unused)) void pointwise_s8(const int8_t *in, int8_t *out, int16_t *columns,
+                                                                    const uint32_t *weights, int32_t in_c, int32_t out_c,
+                                                                    int32_t pixels, int32_t block)
+{
+    for (; pixels > 0; pixels -= block) {
+        int32_t count = pixels < block ? pixels : block;
+
+        pointwise_columns(columns, in, in_c, count);
+        tiles_s8(weights, columns, out, in_c + in_c % 2, out_c, count);
+        in += count * in_c;
+        out += count * out_c;
     }
 }
 
