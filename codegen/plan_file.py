@@ -26,7 +26,7 @@ SCHEMA = 1
 MAX_BYTES = 4 << 20  # a plan of 2,048 layers is a tenth of this
 
 #: Compiler flags by what they are for; engine `tiny` says which they are on a core.
-FlagSet = Literal["fast", "small"]
+FlagSet = Literal["fast", "aligned", "rescheduled", "lean", "small"]
 FLAG_SETS: tuple[str, ...] = get_args(FlagSet)
 #: What a plan can be chosen for.
 TunedFor = Literal["latency", "sram", "flash", "energy"]

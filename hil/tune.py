@@ -55,7 +55,9 @@ MAX_ROUNDS = 3
 #: Arenas between the smallest and that of the quickest kernels for which strips are looked for.
 ARENA_STEPS = 3
 
+#: Flags that layers are measured with, and those that the best networks are tried with besides.
 _FLAG_SETS: tuple[FlagSet, ...] = ("fast", "small")
+_OTHER_FLAGS: tuple[FlagSet, ...] = ("aligned", "rescheduled", "lean")
 #: Objectives of untuned networks, and the flags that they are compiled with.
 _UNTUNED: dict[Objective, FlagSet] = {"latency": "fast", "sram": "fast", "flash": "small"}
 
@@ -347,7 +349,13 @@ class _Search:
         for number in range(MAX_ROUNDS):
             progress(f"measuring the quickest layers of all networks together: {number + 1}")
             if not self._measure_mix(limits):
-                return
+                break
+        kept = [point for point in self._points if limits.allow(point)]
+        objectives: set[TunedFor] = {"latency", self._objective} if kept else set()
+        for point in {min(kept, key=lambda p: best_at(name, p)) for name in sorted(objectives)}:
+            for flags in _OTHER_FLAGS:
+                progress(f"measuring the best networks with {flags} code")
+                self._measure(flags, point.plan.strips, point.plan.layers, "tuned")
 
     def result(self, limits: Limits, layers_measured: int) -> Tuned:
         """What is best of all that was measured; raises LimitsOutOfReach."""

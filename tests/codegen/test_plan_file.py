@@ -119,7 +119,7 @@ def test_a_damaged_file_is_refused_or_reads_as_a_plan(data):
         ({"schema": True}, "schema 'True' is not known"),
         ({"model": {"name": "n"}}, "'model' has no key 'sha256'"),
         ({"model": {"name": "n", "sha256": "AB" * 32}}, "expected 64 hexadecimal digits"),
-        ({"flags": "-O3"}, "'flags' is '-O3'; known are fast, small"),
+        ({"flags": "-O3"}, "'flags' is '-O3'; known are fast, aligned, "),
         ({"objective": "*/ evil"}, r"'objective' is '\*/ evil'"),
         ({"strips": {"ops": 1, "count": 1}}, "'strips' should be"),
         ({"strips": {"ops": -1, "count": 1 << 40}}, "'strips' should hold"),
