@@ -52,6 +52,22 @@ def test_each_place_measures_in_its_own_thread(tflite, models_dir):
         assert sum(layer.macs for layer in record.layers) == record.model.effective_macs
 
 
+def test_copies_of_constants_are_counted_as_static_ram(tflite, models_dir):
+    def record(objective):
+        return measure_model(
+            tflite, "net", NRF, objective=objective, procedure=PROCEDURE, models_dir=models_dir
+        )
+
+    quick, small = record("latency"), record("sram")
+
+    assert quick.outputs_match
+    copied = quick.sram_bytes.static - small.sram_bytes.static
+    assert 0 < copied <= quick.flash_bytes.weights
+    assert quick.sram_bytes.total == (
+        quick.sram_bytes.arena + quick.sram_bytes.static + quick.sram_bytes.stack_peak
+    )
+
+
 @pytest.mark.slow
 def test_both_engines_on_both_boards_give_the_oracles_bytes(tflite, models_dir):
     rows = list(

@@ -18,7 +18,9 @@ from hil import build as build_module
 from hil.board import Board, board_ids, get_board
 from hil.build import FIRMWARE_DIR, build, forget_oldest
 from hil.errors import BuildError, DoesNotFit, UsageError
+from hil.lab import open_place
 from hil.recipe import Recipe, read_recipe
+from hil.session import starts
 
 ECHO = FIRMWARE_DIR / "models" / "echo"
 NRF = get_board("nrf52840_dk")
@@ -82,6 +84,32 @@ def test_weights_are_counted_apart_from_code(model_dir: Path, builds_dir: Path) 
 
     assert firmware.flash_bytes.weights == 1000
     assert firmware.flash_bytes.total == firmware.flash_bytes.code + 1000
+
+
+@pytest.mark.parametrize("board_id", board_ids())
+def test_copied_weights_are_weights_in_flash_and_static_ram(
+    board_id: str, model_dir: Path, builds_dir: Path
+) -> None:
+    board = get_board(board_id)
+    plain = build(model_dir, board, builds_dir=builds_dir)
+    edit(
+        model_dir,
+        "enum { BYTES = 64 };",
+        "enum { BYTES = 64 };\nMODEL_WEIGHTS_RAM static const volatile uint8_t w[1000] = {1};",
+    )
+    edit(model_dir, "    return NULL;", '    return w[0] == 1 ? NULL : "not copied";')
+
+    firmware = build(model_dir, board, builds_dir=builds_dir)
+
+    assert firmware.flash_bytes.weights == 1000
+    assert firmware.flash_bytes.total == firmware.flash_bytes.code + 1000
+    assert firmware.static_bytes == plain.static_bytes + 1000
+    assert firmware.arena_bytes == plain.arena_bytes
+    with open(firmware.elf, "rb") as file:
+        copies = ELFFile(file).get_section_by_name(".model_weights_ram")
+        assert copies["sh_addr"] == board.ram[0] + 4096 + plain.arena_bytes
+    with open_place(f"virtual:{board_id}") as place:
+        assert starts(place, firmware)
 
 
 def test_a_finished_build_is_used_again(builds_dir: Path) -> None:
