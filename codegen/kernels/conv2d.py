@@ -40,6 +40,8 @@ MOST_BAND_BYTES = 2048
 #: the MLPerf Tiny models with outputs on one side of the zero point is exact with these.
 TILE_SHIFT = 8
 TILE_PLACES = 12
+#: Flash of a layer that tile_s8.h runs, and of its functions, though layers share most of them.
+PRODUCT_BYTES = 1700
 #: Flash of a layer that plain.h runs, beside its arrays; its functions are there once for all.
 PLAIN_BYTES = 80
 #: What dot_4x2 reads behind the columns and does not use.
@@ -398,8 +400,8 @@ def _product_cycles(shape: Window, scales: Scaling, core: Core, variant: Variant
     else:
         tile = 1.5 * core.step * steps
     is_assembly = variant.layout is Layout.PAIRS and _is_common(scales)
-    outputs = core.outputs if is_assembly else 8 * scales.cycles * core.outputs / 52
-    pair_left = 0.7 * core.step * steps + 4 * scales.cycles * core.outputs / 52
+    outputs = core.outputs if is_assembly else 8 * scales.cycles * core.outputs / 44
+    pair_left = 0.7 * core.step * steps + 4 * scales.cycles * core.outputs / 44
     in_pairs = pairs * (tiles * (tile + outputs) + -(-left // 2) * pair_left)
     return in_pairs + blocks * (tiles * core.tile + 60)
 
@@ -499,7 +501,7 @@ def _block_starts(shape: Window, variant: Variant, band: Band | None) -> NDArray
 def _pointwise_cost(graph: Graph, op: Op, board: BoardLimits, *, variant: Variant) -> Cost:
     shape, _ = _as_convolution(graph, op)
     starts = np.arange(0, shape.all_pixels, variant.block(shape))
-    return _product_cost(graph, op, board, variant, starts, column_cycles=0, code_bytes=200)
+    return _product_cost(graph, op, board, variant, starts, column_cycles=0)
 
 
 def _column_cost(graph: Graph, op: Op, board: BoardLimits, *, variant: Variant) -> Cost:
@@ -509,11 +511,11 @@ def _column_cost(graph: Graph, op: Op, board: BoardLimits, *, variant: Variant) 
     pairs = shape.all_pixels / TILE_PIXELS
     runs = shape.kh * shape.kw // shape.run_taps
     rest = shape.run_taps * shape.in_c % 4
-    cycles = pairs * (40 + runs * (8 + 10 * rest))
+    cycles = pairs * (15 + runs * (4 + 5 * rest))
     if band:
         bands = shape.batch * -(-shape.out_h // band.out_rows)
         cycles += bands * band.in_rows * (30 + 0.8 * band.row_bytes)
-    return _product_cost(graph, op, board, variant, starts, column_cycles=cycles, code_bytes=500)
+    return _product_cost(graph, op, board, variant, starts, column_cycles=cycles)
 
 
 def _product_cost(
@@ -524,20 +526,19 @@ def _product_cost(
     starts: NDArray[np.int64],
     *,
     column_cycles: float,
-    code_bytes: int,
 ) -> Cost:
     shape, layer = _as_convolution(graph, op)
     scales = tile_scaling(layer)
     core = CORES[board.core]
     weight_bytes = 4 * _weight_words(shape, scales)
-    copied = shape.all_pixels * (_depth(shape) + 10)
+    copied = shape.all_pixels * (_depth(shape) + 8)
     return Cost(
         cycles=round(
             _product_cycles(shape, scales, core, variant)
             + core.column * (2 * copied + column_cycles)
             + board.flash_byte_cycles * weight_bytes
         ),
-        flash_bytes=weight_bytes + code_bytes,
+        flash_bytes=weight_bytes + PRODUCT_BYTES,
         scratch_bytes=_scratch_bytes(shape, variant),
         overlaps=(_steps(shape, starts),),
     )

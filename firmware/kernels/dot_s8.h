@@ -73,12 +73,17 @@ enum { DOT_4X2_UNROLLED = 8 };
 
 #if defined(__ARM_FEATURE_DSP)
 
-#define DOT_4X2_START(sum, w, x) "smuad %[" #sum "], %[" #w "], %[" #x "]\n\t"                /* sum = w.lo * x.lo + w.hi * x.hi */
-#define DOT_4X2_ADD(sum, w, x) "smlad %[" #sum "], %[" #w "], %[" #x "], %[" #sum "]\n\t" /* sum += w.lo * x.lo + w.hi * x.hi */
-#define DOT_4X2_EXPAND(w) "sxtb16 %[" #w "], %[" #w "]\n\t"                              /* w = its bytes 0 and 2 */
-#define DOT_4X2_LOAD(word, from) "ldr %[" #word "], [%[" #from "]], #4\n\t"                /* word = *from++ */
+/* sum = w.lo * x.lo + w.hi * x.hi */
+#define DOT_4X2_START(sum, w, x) "smuad %[" #sum "], %[" #w "], %[" #x "]\n\t"
+/* sum += w.lo * x.lo + w.hi * x.hi */
+#define DOT_4X2_ADD(sum, w, x) "smlad %[" #sum "], %[" #w "], %[" #x "], %[" #sum "]\n\t"
+/* w = its bytes 0 and 2 */
+#define DOT_4X2_EXPAND(w) "sxtb16 %[" #w "], %[" #w "]\n\t"
+/* word = *from++ */
+#define DOT_4X2_LOAD(word, from) "ldr %[" #word "], [%[" #from "]], #4\n\t"
 /* word0 = from[0], word1 = from[1], from += 2; an address that was just updated would keep loads from overlapping */
-#define DOT_4X2_LOAD_TWO(word0, word1, from) "ldr.w %[" #word1 "], [%[" #from "], #4]\n\tldr %[" #word0 "], [%[" #from "]], #8\n\t"
+#define DOT_4X2_LOAD_TWO(word0, word1, from)                                                                                 \
+    "ldr.w %[" #word1 "], [%[" #from "], #4]\n\tldr %[" #word0 "], [%[" #from "]], #8\n\t"
 
 #if CORE_CORTEX_M7
 

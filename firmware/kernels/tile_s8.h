@@ -1,6 +1,6 @@
 /*
- * tile_s8.h: a tile of four output channels for a row of pixel pairs, from columns to int8 outputs: dot_4x2 and folded_channel in
- * one piece of assembly, because all registers are taken from the first product to the last store.
+ * tile_s8.h: tiles of four output channels for a row of pixel pairs, from columns to int8 outputs: dot_4x2 and folded_channel
+ * in one piece of assembly, because all registers are taken from the first product to the last store.
  */
 #ifndef TILE_S8_H
 #define TILE_S8_H
@@ -13,15 +13,22 @@
 
 #if defined(__ARM_FEATURE_DSP)
 
-#define TILE_ADD_LOW(sum, bias) "add %[" #sum "], %[" #bias "], %[" #sum "], lsl %[shift]\n\t"   /* sum = bias + (sum << shift) */
-#define TILE_ADD_HIGH(sum, bias) "add.w %[" #sum "], %[" #bias "], %[" #sum "]\n\t" /* sum = bias + sum, of dot_difference */
-#define TILE_MULTIPLY(sum, factor) "smmul %[" #sum "], %[" #sum "], %[" #factor "]\n\t" /* sum = sum * factor >> 32 */
-#define TILE_SATURATE(sum) "ssat %[" #sum "], #8, %[" #sum "], asr %[places]\n\t"       /* sum = saturate_s8(sum >> places) */
+/* sum = bias + (sum << shift) */
+#define TILE_ADD_LOW(sum, bias) "add %[" #sum "], %[" #bias "], %[" #sum "], lsl %[shift]\n\t"
+/* sum = bias + sum, of what dot_difference gives */
+#define TILE_ADD_HIGH(sum, bias) "add.w %[" #sum "], %[" #bias "], %[" #sum "]\n\t"
+/* sum = sum * factor >> 32 */
+#define TILE_MULTIPLY(sum, factor) "smmul %[" #sum "], %[" #sum "], %[" #factor "]\n\t"
+/* sum = saturate_s8(sum >> places) */
+#define TILE_SATURATE(sum) "ssat %[" #sum "], #8, %[" #sum "], asr %[places]\n\t"
+/* to[at] = sum */
 #define TILE_STORE(sum, at, to) "strb.w %[" #sum "], [%[" #to "], #" #at "]\n\t"
+/* The words of folded_t behind the tile's weights. */
 #define TILE_SCALES(at0, at1, at2, at3)                                                                                      \
     "ldr.w %[w01], [%[weights], #" #at0 "]\n\tldr.w %[w23], [%[weights], #" #at1 "]\n\t"                                     \
     "ldr.w %[x0], [%[weights], #" #at2 "]\n\tldr.w %[x1], [%[weights], #" #at3 "]\n\t"
 
+/* Behind what was used. */
 #if CORE_CORTEX_M7
 #define TILE_BACK "sub %[weights], %[weights], #4\n\tsub %[columns], %[columns], #8\n\t"
 #else
@@ -102,10 +109,11 @@ DOT_INLINE void tile_4x2(const uint32_t *weights, const int16_t *columns, int8_t
         TILE_STORE(c3p1, 3, w01)
         "vmov %[out], %[w23]\n\t"
         "bne.w 2b\n"
-        : [weights] "+r"(weights), [columns] "+r"(columns), [out] "+t"(out), [entry] "=&t"(entry), [w01] "+r"(w01), [w23] "=&r"(w23),
-          [x0] "=&r"(x0), [x1] "=&r"(x1), [c0p0] "=&r"(c0p0), [c0p1] "=&r"(c0p1), [c1p0] "=&r"(c1p0), [c1p1] "=&r"(c1p1),
-          [c2p0] "=&r"(c2p0), [c2p1] "=&r"(c2p1), [c3p0] "=&r"(c3p0), [c3p1] "=&r"(c3p1)
-        : [first] "t"(first), [end] "t"(end), [last] "t"(last), [apart] "t"(apart), [shift] "i"(TILE_SHIFT), [places] "i"(TILE_PLACES)
+        : [weights] "+r"(weights), [columns] "+r"(columns), [out] "+t"(out), [entry] "=&t"(entry), [w01] "+r"(w01),
+          [w23] "=&r"(w23), [x0] "=&r"(x0), [x1] "=&r"(x1), [c0p0] "=&r"(c0p0), [c0p1] "=&r"(c0p1), [c1p0] "=&r"(c1p0),
+          [c1p1] "=&r"(c1p1), [c2p0] "=&r"(c2p0), [c2p1] "=&r"(c2p1), [c3p0] "=&r"(c3p0), [c3p1] "=&r"(c3p1)
+        : [first] "t"(first), [end] "t"(end), [last] "t"(last), [apart] "t"(apart), [shift] "i"(TILE_SHIFT),
+          [places] "i"(TILE_PLACES)
         : "cc", "memory");
 #else
     while (columns < last) {
