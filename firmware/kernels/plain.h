@@ -11,7 +11,8 @@
 #include "intrinsics.h"
 #include "requantize.h"
 
-/* One copy for all layers of a model; models that do without have none. */
+/* One copy for all layers of a model; models that do without have none. Inner loops are functions, too: inlined, they would be
+ * short of registers. */
 #define PLAIN_FUNCTION static __attribute__((noinline, unused))
 
 /* A layer. `weight`: (out_c, kh, kw, in_c), of a depthwise one (out_c, kh, kw); `channel`: out_c rows. */
@@ -28,7 +29,7 @@ typedef struct {
     int32_t first, count;
 } plain_taps_t;
 
-static inline plain_taps_t plain_taps(int32_t start, int32_t taps, int32_t dilation, int32_t length)
+PLAIN_FUNCTION plain_taps_t plain_taps(int32_t start, int32_t taps, int32_t dilation, int32_t length)
 {
     plain_taps_t inside = {0, 0};
 
@@ -42,7 +43,7 @@ static inline plain_taps_t plain_taps(int32_t start, int32_t taps, int32_t dilat
 }
 
 /* sum + (x[0] - zero_point) * w[0] + ...; wraps around as int32 does in TFLM. */
-static inline int32_t plain_dot(int32_t sum, const int8_t *x, const int8_t *w, int32_t length, int32_t zero_point)
+PLAIN_FUNCTION int32_t plain_dot(int32_t sum, const int8_t *x, const int8_t *w, int32_t length, int32_t zero_point)
 {
     uint32_t minus_zero_points = pack_s16(-zero_point, -zero_point);
 
@@ -61,7 +62,18 @@ static inline int32_t plain_dot(int32_t sum, const int8_t *x, const int8_t *w, i
     return sum;
 }
 
-static inline int8_t plain_output(const plain_layer_t *layer, const scale_t *scale, int32_t sum)
+/* As plain_dot, of elements that lie `step` apart. */
+PLAIN_FUNCTION int32_t plain_dot_apart(int32_t sum, const int8_t *x, const int8_t *w, int32_t length, int32_t zero_point,
+                                       int32_t step)
+{
+    for (; length > 0; length--) {
+        sum = add_wrapping(sum, (*x - zero_point) * *w++);
+        x += step;
+    }
+    return sum;
+}
+
+PLAIN_FUNCTION int8_t plain_output(const plain_layer_t *layer, const scale_t *scale, int32_t sum)
 {
     int32_t value = requantize(sum, scale->multiplier, scale->shift) + layer->out_zp;
 
@@ -126,21 +138,15 @@ PLAIN_FUNCTION void plain_depthwise(const plain_layer_t *layer, int32_t depth_mu
             int32_t x = left + xs.first * layer->dilation_w;
             const int8_t *first = &image[(y * layer->in_w + x) * in_c];
             const int8_t *weight = &layer->weight[ys.first * layer->kw + xs.first];
-            int32_t next_line = layer->dilation_h * layer->in_w * in_c - xs.count * step;
+            int32_t line = layer->dilation_h * layer->in_w * in_c;
 
             for (int32_t c = 0; c < layer->out_c; c++) {
                 const scale_t *scale = &layer->channel[c];
                 const int8_t *element = &first[c / depth_multiplier];
-                const int8_t *w = weight;
                 int32_t sum = scale->bias;
 
                 for (int32_t ky = 0; ky < ys.count; ky++) {
-                    for (int32_t kx = 0; kx < xs.count; kx++) {
-                        sum = add_wrapping(sum, (*element - layer->in_zp) * *w++);
-                        element += step;
-                    }
-                    element += next_line;
-                    w += layer->kw - xs.count;
+                    sum = plain_dot_apart(sum, &element[ky * line], &weight[ky * layer->kw], xs.count, layer->in_zp, step);
                 }
                 weight += layer->kh * layer->kw;
                 *out++ = plain_output(layer, scale, sum);
