@@ -191,7 +191,7 @@ def generate_cases(
         arena_bytes=arena.size_bytes,
         scratch_bytes=0,
         weights_bytes=sum(array.size_bytes for array in unique),
-        build=BuildEntry(flags=compiler_flags(flags, board)),
+        build=BuildEntry(flags=compiler_flags(flags)),
     )
     return Generated(sources, manifest)
 

@@ -115,7 +115,7 @@ def _gain(tuned: Tuned) -> str:
         return f"{of}; none is better in {what} than the untuned one ({before:,.0f} {unit})"
     more = "less" if best < before else "more, because of the limits,"
     return (
-        f"{of}; {what} {best:,.0f} {unit}, {abs(1 - best / before):.1%} {more} than untuned "
+        f"{of}; {what} {best:,.0f} {unit}, {abs(1 - best / before):.2%} {more} than untuned "
         f"({before:,.0f} {unit})"
     )
 

@@ -243,7 +243,7 @@ class LayerBench:
 
     def _conditions(self, flags: FlagSet) -> Conditions:
         board = self._place.board
-        compiler = compiler_flags(flags, self._limits)
+        compiler = compiler_flags(flags)
         return Conditions(
             board=board.id,
             source=self._place.source,
