@@ -278,6 +278,10 @@ class _Placement:
         is_gap = lows[by_low] > free_from[:-1]
         return int(free_from[is_gap.argmax() if is_gap.any() else -1])
 
+    def rivals(self, index: int) -> set[int]:
+        """Storages that forbid one some offsets."""
+        return set(self._forbidden[index][0].tolist())
+
     def first_fit(self, sequence: Sequence[int]) -> list[int]:
         """Places storages in this sequence, each as low as it goes."""
         offsets = np.full(len(self.sizes), -1, np.int64)
@@ -328,10 +332,11 @@ def _place(lives: Liveness, goal: int, is_thorough: bool) -> list[int]:
         placements.append(_Placement(lives, from_top=True))
     if is_thorough:
         placements.append(_Placement(lives, _TFLM_ALIGNMENT))
+    crowds = [max(lives.live_bytes[s.first + 1 : s.last + 2]) for s in storages]
     starts: list[_Start] = []
     for placement in placements:
         for priority in priorities:
-            sequence = sorted(range(len(storages)), key=lambda i: priority(storages[i]))
+            sequence = sorted(range(len(storages)), key=lambda i: priority(storages[i], crowds[i]))
             offsets = placement.first_fit(sequence)
             starts.append(_Start(_top(storages, offsets), placement, sequence))
             if starts[-1].top <= goal:
@@ -354,7 +359,7 @@ def _place(lives: Liveness, goal: int, is_thorough: bool) -> list[int]:
 
 
 def _improve(start: _Start, goal: int) -> list[int]:
-    """Hill climbing over sequences: something that ends above the goal is placed earlier."""
+    """Hill climbing over sequences: what ends above the goal goes before one that is in its way."""
     rng = random.Random(0)
     placement, sequence = start.placement, start.sequence
     ends = np.array(placement.first_fit(sequence), np.int64) + placement.sizes
@@ -366,7 +371,9 @@ def _improve(start: _Start, goal: int) -> list[int]:
         if position == 0 or rng.random() < _ANY_STORAGE:
             position = rng.randrange(len(sequence))
         moved = sequence[:position] + sequence[position + 1 :]
-        to = 0 if rng.random() < _TO_FRONT else rng.randrange(max(1, position))
+        rivals = placement.rivals(sequence[position])
+        before = [i for i in range(position) if sequence[i] in rivals]
+        to = rng.choice(before) if before and rng.random() > _TO_FRONT else 0
         moved.insert(to, sequence[position])
         new_ends = np.array(placement.first_fit(moved), np.int64) + placement.sizes
         if _excess(new_ends, goal) <= _excess(ends, goal):
@@ -379,15 +386,20 @@ def _excess(ends: Int64s, goal: int) -> tuple[int, int]:
     return int(ends.max(initial=0)), int(np.maximum(ends - goal, 0).sum())
 
 
-_PRIORITIES: tuple[Callable[[Storage], tuple[int, ...]], ...] = (
-    lambda s: (-s.size_bytes,),
-    lambda s: (-s.size_bytes, s.first),
-    lambda s: (-s.size_bytes, -(s.last - s.first)),
-    lambda s: (-s.size_bytes, -s.first),
-    lambda s: (-(s.last - s.first + 1) * s.size_bytes,),
-    lambda s: (-(s.last - s.first), -s.size_bytes),
-    lambda s: (s.first, -s.size_bytes),
-    lambda s: (-s.last, -s.size_bytes),
+#: What first fit goes by: a storage, and the most bytes that live at any time at which it does.
+#: Breadth first, as in Pisarchyk and Lee, Efficient Memory Management for Deep Neural Net
+#: Inference, 2020, is the second.
+_PRIORITIES: tuple[Callable[[Storage, int], tuple[int, ...]], ...] = (
+    lambda s, crowd: (-s.size_bytes,),
+    lambda s, crowd: (-crowd, -s.size_bytes),
+    lambda s, crowd: (-s.size_bytes, s.first),
+    lambda s, crowd: (-s.size_bytes, -(s.last - s.first)),
+    lambda s, crowd: (-s.size_bytes, -s.first),
+    lambda s, crowd: (-(s.last - s.first + 1) * s.size_bytes,),
+    lambda s, crowd: (-(s.last - s.first), -s.size_bytes),
+    lambda s, crowd: (s.first, -s.size_bytes),
+    lambda s, crowd: (-s.last, -s.size_bytes),
+    lambda s, crowd: (-crowd, -(s.last - s.first), -s.size_bytes),
 )
 
 

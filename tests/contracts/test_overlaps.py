@@ -28,6 +28,14 @@ from codegen.engines.tiny import emit_model
 from hil.bench import board_limits
 from hil.board import Board
 
+#: Kernels that keep further away than they must, and why.
+CONSERVATIVE = {
+    "pool_s8": "counts in pixels, but writes a channel after reading that channel of the window",
+    "pool_words_s8": "counts in pixels, but writes four channels after reading those four",
+    "mean_words_s8": "as pool_words_s8, whose loops it runs",
+    "conv2d_winograd_s8_8_tiles": "as that of 4 tiles; few random shapes have more than 8 tiles",
+}
+
 _by_core = pytest.mark.parametrize("board", model_runner.BOARDS, ids=lambda board: board.mcu.core)
 
 
@@ -114,4 +122,4 @@ def test_no_kernel_keeps_further_away_than_it_must(tmp_path):
             found = wrong_ops(cases, folder, board, too_close_bytes=4)
             wrong.update(forward[i] for i in found & forward.keys())
 
-    assert offering - wrong == set()
+    assert offering - wrong <= CONSERVATIVE.keys()
