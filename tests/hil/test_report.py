@@ -215,6 +215,34 @@ def test_a_layer_table_shows_shares_of_the_sum():
     assert "3.00" in text
 
 
+def test_a_layer_table_shows_kernels_memories_nominal_macs_and_the_cores_limit():
+    layers = (
+        LayerCycles("a", "CONV_2D", 100, 100, "conv_fast", 250, "ram"),
+        LayerCycles("b", "SOFTMAX", 0, 100, "softmax"),
+    )
+
+    text = shown(layer_table(make_record(layers=layers)))
+
+    [row] = [line.split() for line in text.splitlines() if line.strip().startswith("a ")]
+    assert row == [
+        "a",
+        "CONV_2D",
+        "conv_fast",
+        "ram",
+        "250",
+        "100",
+        "100",
+        "50.0",
+        "%",
+        "1.00",
+        "50",
+    ]
+    json_layers = make_record(layers=layers).to_json()["layers"]
+    assert json_layers[0]["nominal_macs"] == 250
+    assert json_layers[0]["percent_of_limit"] == 50
+    assert json_layers[1] | {"nominal_macs": 0, "cycles_per_mac": None} == json_layers[1]
+
+
 def test_a_model_without_macs_has_no_cycles_per_mac():
     free = make_record(model=ModelId("echo", "00" * 32, 0, 0))
 
