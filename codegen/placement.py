@@ -3,6 +3,9 @@
 `ram` copies them at start-up to RAM that the core reaches without waiting. `stream` leaves them in
 the flash and reads the largest array through another address of it, which brings new lines quicker
 but keeps none (boards/README.md: an alias with paths of its own). `flash` is how all else is read.
+
+Nothing streams by default: how fast data comes through an alias is an estimate in the board files,
+and where it is wrong, streaming is slow. `hil tune` streams what it measured to be quicker.
 """
 
 from __future__ import annotations
@@ -23,9 +26,6 @@ MEMORIES: tuple[str, ...] = get_args(Memory)
 RAM_SHARE = 4
 #: Cycles of an inference that a copy must save for each of its bytes.
 LEAST_SAVED_CYCLES = 0.25
-#: A weight array this many times larger than the data cache has left it before it is read again.
-#: Measured on the F746 (4 KiB): 4.9 kB are quicker through the cache, 6.6 kB through the alias.
-STREAM_FROM = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,6 @@ def default_placements(
         if size_bytes <= room_bytes and saved[index] >= LEAST_SAVED_CYCLES:
             placements[index] = Placement("ram")
             room_bytes -= size_bytes
-        elif _streams(layer, board):
-            placements[index] = Placement("stream")
     return placements
 
 
@@ -117,13 +115,6 @@ def _saved_cycles_per_byte(layer: Context, board: BoardLimits) -> float:
         return 0.0
     reads = layer.macs / layer.constant_bytes
     return board.flash_byte_cycles * max(reads / 2, min(reads, 1.0))
-
-
-def _streams(layer: Context, board: BoardLimits) -> bool:
-    if not board.stream_offset or not layer.arrays:
-        return False
-    largest = _largest(layer)
-    return largest.in_order and largest.size_bytes > STREAM_FROM * board.data_cache_bytes
 
 
 def _largest(layer: Context) -> Array:

@@ -28,15 +28,13 @@ class Array:
     """A constant array in model_weights.c.
 
     `c_type` is the element's type; `values` has one row per element if that is a struct. `comment`
-    says what is in it and in what order. `in_order`: a pass over it reads it from its first to its
-    last element. `memory` is where it lies (codegen/placement.py).
+    says what is in it and in what order. `memory` is where it lies (codegen/placement.py).
     """
 
     name: str
     c_type: str
     values: NDArray[np.generic]
     comment: str
-    in_order: bool = False
     memory: Literal["flash", "stream", "ram"] = "flash"
 
     @property

@@ -435,7 +435,6 @@ def _product_context(graph: Graph, op: Op, *, variant: Variant) -> ConvContext:
         stream,
         f"{shape.out_c} channels in tiles of four, then in pairs ({variant.layout}, order of"
         f" dot_4x2), {_depth(shape)} deep; behind each tile its {scales.comment}",
-        in_order=True,
     )
     return _context(
         graph,

@@ -148,7 +148,6 @@ def _words_context(graph: Graph, op: Op, *, layout: Layout) -> DenseContext:
             "uint32_t",
             pack_tiles(words, tiles=out_features // TILE, tile_pairs=TILE // 2, step=1),
             f"outputs in pairs ({layout}); tiles of four pairs that take turns (dense.h)",
-            in_order=True,
         ),
         Array(f"{op.name}_channel", scales.c_type, scales.rows, scales.comment),
     )

@@ -26,10 +26,10 @@ BOARD = dataclasses.replace(
 )
 
 
-def layer(size_bytes: int, macs: int, *, in_order: bool = True) -> Context:
+def layer(size_bytes: int, macs: int) -> Context:
     values = np.zeros(size_bytes // 4, np.uint32)
     arrays = (
-        Array("a_weight", "uint32_t", values, "weights", in_order),
+        Array("a_weight", "uint32_t", values, "weights"),
         Array("a_channel", "folded_t", np.zeros((2, 2), np.int32), "table"),
     )
     return Context(
@@ -50,14 +50,14 @@ def test_what_is_used_most_is_copied_first_while_there_is_room():
 
     placements = default_placements(layers, BOARD, "latency", arena_bytes=1000)
 
-    assert placements == {0: Placement("stream"), 1: Placement("ram"), 2: Placement("ram")}
+    assert placements == {1: Placement("ram"), 2: Placement("ram")}
 
 
 @pytest.mark.parametrize("objective", ["sram", "flash"])
 def test_no_objective_but_latency_spends_ram(objective):
     layers = {0: layer(400, 40_000), 1: layer(12_000, 12_000)}
 
-    assert default_placements(layers, BOARD, objective, 0) == {1: Placement("stream")}
+    assert default_placements(layers, BOARD, objective, 0) == {}
 
 
 def test_nothing_is_copied_where_the_arena_leaves_no_quick_ram():
@@ -68,13 +68,6 @@ def test_nothing_is_copied_for_a_small_gain():
     quick_flash = dataclasses.replace(BOARD, flash_fill_cycles=2.0, flash_line_bytes=16)
 
     assert default_placements({0: layer(2000, 2000)}, quick_flash, "latency", 0) == {}
-
-
-def test_what_a_cache_keeps_or_what_is_read_out_of_order_is_not_streamed():
-    board = dataclasses.replace(BOARD, quick_ram_bytes=0)
-    layers = {0: layer(4800, 480_000), 1: layer(12_000, 12_000, in_order=False)}
-
-    assert default_placements(layers, board, "latency", 0) == {}
 
 
 def test_only_the_largest_array_is_streamed_and_all_are_copied():
