@@ -507,8 +507,8 @@ def _strips_context(graph: Graph, op: Op, *, out_rows: int, by_columns: bool) ->
     if by_columns:
         steps = Steps(column, row, out_column, out_row)
     name = (
-        f"depthwise_{shape.kh}x{shape.kw}_stride{shape.stride_h}x{shape.stride_w}_strip{out_rows}"
-        f"_group{area.group}_{_form_name(layer, form)}"
+        f"dw_{shape.kh}x{shape.kw}_s{shape.stride_h}x{shape.stride_w}_rows{out_rows}"
+        f"_by{area.group}_{_form_name(layer, form)}"
     )
     arrays = _arrays(op, plain, form, by_columns)
     return StripsContext(
