@@ -150,11 +150,6 @@ class Liveness:
         """No arena for this order can be smaller."""
         return max(self.live_bytes)
 
-    @property
-    def peak(self) -> int:
-        """The position in the order at which most bytes are needed."""
-        return max(range(len(self.live_bytes) - 2), key=lambda time: self.live_bytes[time + 1])
-
 
 def bytes_of_tensors(graph: ir.Graph) -> tuple[Bytes, ...]:
     """For each tensor the storage in which it lies, named by its largest tensor, and the bytes.

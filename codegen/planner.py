@@ -189,10 +189,19 @@ def _plan_of(
         arena_bytes=_top(lives.storages, placed),
         scratch_bytes=max(scratches, default=0),
         lower_bound_bytes=lives.lower_bound_bytes,
-        peak_op=order[lives.peak] if order else -1,
+        peak_op=_peak_op(graph, order, lives),
         rows=tuple(rows),
         pieces=tuple(pieces),
     )
+
+
+def _peak_op(graph: ir.Graph, order: Sequence[int], lives: Liveness) -> int:
+    """The op at which most bytes are needed; one that moves nothing only if there is no other."""
+    return max(
+        enumerate(order),
+        key=lambda at: (not isinstance(graph.ops[at[1]], ir.Alias), lives.live_bytes[at[0] + 1]),
+        default=(-1, -1),
+    )[1]
 
 
 def _rows(graph: ir.Graph, used: Collection[int], storage: Storage, offset: int) -> list[PlanRow]:
