@@ -28,7 +28,7 @@ from codegen.sharing import signature
 _MAX_STRIPED_OPS = 400
 _STAGES = 3
 _STRIPED_PLANS = 3
-_UPGRADE_PLANS = 12
+_UPGRADE_PLANS = 64
 #: A kernel that is slower than the quickest by this factor is not worth the memory that it saves.
 _MAX_SLOWDOWN = 4
 #: Rows of a strip, in rows of the lowest output of the stage.

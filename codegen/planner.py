@@ -113,7 +113,7 @@ def plan(
         overlaps: by op index, the inputs that its kernel allows its output to lie over.
         reorder: whether ops may run in another order than the graph's.
         goal_bytes: an arena that is small enough; the search ends where it finds one.
-        like: a plan for other kernels, whose offsets are tried first.
+        like: a plan for other kernels; where its tensors may stay, only scratch is placed anew.
         is_thorough: whether to search on after first fit.
     """
     scratch, overlaps = scratch or {}, overlaps or {}
@@ -126,7 +126,7 @@ def plan(
     for order in orders:
         lives = liveness(graph, order, scratch=scratch, overlaps=overlaps)
         goal = max(goal_bytes, lives.lower_bound_bytes)
-        offsets = _placed_like(lives, like, goal) if like and like.order == order else None
+        offsets = _placed_like(lives, like) if like and like.order == order else None
         plans.append(_plan_of(graph, order, lives, offsets or _place(lives, goal, is_thorough)))
     return min(plans, key=lambda candidate: candidate.arena_bytes)
 
@@ -314,8 +314,8 @@ class _Start(NamedTuple):
     sequence: list[int]
 
 
-def _placed_like(lives: Liveness, like: Plan, goal: int) -> list[int] | None:
-    """Tensors as in another plan, scratch where there is room; None where that is too much."""
+def _placed_like(lives: Liveness, like: Plan) -> list[int] | None:
+    """Tensors as in another plan, scratch where there is room; None where they must move."""
     placement = _Placement(lives)
     offsets = np.full(len(lives.storages), -1, np.int64)
     for index, storage in enumerate(lives.storages):
@@ -326,7 +326,7 @@ def _placed_like(lives: Liveness, like: Plan, goal: int) -> list[int] | None:
             offsets[index] = offset
     for index in np.flatnonzero(offsets < 0).tolist():
         offsets[index] = placement.lowest(index, offsets)
-    return offsets.tolist() if _top(lives.storages, offsets.tolist()) <= goal else None
+    return offsets.tolist()
 
 
 def _place(lives: Liveness, goal: int, is_thorough: bool) -> list[int]:
