@@ -12,7 +12,7 @@
 
 #include "dot_s8.h"
 
-/* Eight outputs; those of outputs 1, 3, 5, 7 are for dot_b_sum. */
+/* Eight outputs; in DOT_PAIRS those of outputs 1, 3, 5, 7 are packed: for dot_difference. */
 typedef struct {
     int32_t c[8];
 } dot_8x1_t;

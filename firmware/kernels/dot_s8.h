@@ -51,19 +51,7 @@ DOT_INLINE int32_t dot_difference(int32_t packed, int32_t low)
     return (int32_t)((uint32_t)packed - (uint32_t)low);
 }
 
-/* sum(b * x) from the packed sum 256 * sum(b * x) + sum(a * x); the difference may have wrapped around. */
-DOT_INLINE int32_t dot_high(int32_t packed, int32_t low)
-{
-    return dot_difference(packed, low) >> 8;
-}
-
-/* sum(b * x) from what was summed up with dot_b, and sum(a * x). */
-DOT_INLINE int32_t dot_b_sum(int32_t sum, int32_t sum_a, dot_layout_t layout)
-{
-    return layout == DOT_BYTES ? sum : dot_high(sum, sum_a);
-}
-
-/* Four channels, two pixels. Those of channels 1 and 3 are for dot_b_sum. */
+/* Four channels, two pixels. In DOT_PAIRS those of channels 1 and 3 are packed: for dot_difference. */
 typedef struct {
     int32_t c0p0, c0p1, c1p0, c1p1, c2p0, c2p1, c3p0, c3p1;
 } dot_4x2_t;

@@ -47,9 +47,6 @@ enum {
     WINOGRAD_CORNER = 12800, /* 128 * 10 * 10: the largest magnitude in V */
 };
 
-/* 1 / 9 modulo 2^32: 9 * 954437177 = 2 * 2^32 + 1 */
-#define WINOGRAD_INVERSE 954437177u
-
 /* Loads and stores stay on their sides of this. Next to each other they take fewer cycles, and need fewer registers. */
 static inline void winograd_fence(void)
 {
