@@ -19,8 +19,8 @@ class BoardLimits:
     longest run of RAM, `quick_ram_bytes` the first part of it, where data are reached without
     waiting, `flash_bytes` the whole flash. Then comes how constants are read at the operating
     point: a read that misses fetches `flash_line_bytes` and waits `flash_fill_cycles` longer than
-    RAM; `data_cache_bytes` of flash stay near (0: only the last line). With `stream_offset` added
-    to its address, the flash gives new lines quicker (0: there is no such alias).
+    RAM. With `stream_offset` added to its address, the flash gives new lines quicker (0: there is
+    no such alias).
     """
 
     board: str
@@ -30,7 +30,6 @@ class BoardLimits:
     flash_bytes: int
     flash_fill_cycles: float = 0.0
     flash_line_bytes: int = 4
-    data_cache_bytes: int = 0
     quick_ram_bytes: int = 0
     stream_offset: int = 0
 

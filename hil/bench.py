@@ -62,7 +62,7 @@ class Row:
 def board_limits(board: Board) -> BoardLimits:
     """What code generation must know of a board."""
     flash = board.flash_memory
-    line_bytes, fill_cycles, cache_bytes = board.timing.constant_reads(flash.name)
+    line_bytes, fill_cycles = board.timing.constant_reads(flash.name)
     return BoardLimits(
         board=board.id,
         core=board.mcu.core,
@@ -71,7 +71,6 @@ def board_limits(board: Board) -> BoardLimits:
         flash_bytes=board.flash_bytes,
         flash_fill_cycles=fill_cycles,
         flash_line_bytes=line_bytes,
-        data_cache_bytes=cache_bytes,
         quick_ram_bytes=_quick_ram_bytes(board),
         stream_offset=_stream_offset(board, flash, fill_cycles / line_bytes),
     )
@@ -93,7 +92,7 @@ def _stream_offset(board: Board, flash: Memory, byte_cycles: float) -> int:
     offset = 0
     for alias in board.memory:
         if alias.alias_of == flash.name:
-            line_bytes, fill_cycles, _ = board.timing.constant_reads(alias.name, flash.name)
+            line_bytes, fill_cycles = board.timing.constant_reads(alias.name, flash.name)
             if fill_cycles / line_bytes < byte_cycles:
                 byte_cycles = fill_cycles / line_bytes
                 offset = (alias.origin - flash.origin) % (1 << 32)

@@ -162,23 +162,21 @@ class Timing:
                 return self.paths[name]
         return {}
 
-    def constant_reads(self, memory: str, alias_of: str | None = None) -> tuple[int, float, int]:
+    def constant_reads(self, memory: str, alias_of: str | None = None) -> tuple[int, float]:
         """How data in a memory, or in its alias, is read at the operating point.
 
         Returns:
-            Bytes of a line, cycles to fetch one, and how many bytes a cache keeps (0: one line).
-            A memory without paths has words that are there at once.
+            Bytes of a line, and cycles to fetch one. A memory without paths has words that are
+            there at once.
         """
         on = self.operating_point.caches_on
         for name, path in self.paths_of(memory, alias_of).get("data", {}).items():
             cache = self.caches.get(name)
             if cache is None:
-                return 4, path.cycles("hit", self.operating_point.wait_states), 0
+                return 4, path.cycles("hit", self.operating_point.wait_states)
             if cache.always_on or name in on:
-                kept_bytes = cache.line_bytes * cache.lines if cache.lines > 1 else 0
-                fill = path.cycles("fill", self.operating_point.wait_states)
-                return cache.line_bytes, fill, kept_bytes
-        return 4, 0.0, 0
+                return cache.line_bytes, path.cycles("fill", self.operating_point.wait_states)
+        return 4, 0.0
 
     def constants(self) -> dict[str, Constant]:
         """Everything that calibration may fit, by flat name, in the order of the file."""

@@ -21,7 +21,6 @@ BOARD = dataclasses.replace(
     quick_ram_bytes=64 << 10,
     flash_fill_cycles=13.0,
     flash_line_bytes=32,
-    data_cache_bytes=4096,
     stream_offset=0xF820_0000,
 )
 
