@@ -39,9 +39,11 @@ static inline void softmax_row(const int8_t *in, int8_t *out, int32_t count, con
     int32_t highest = -128;
     uint32_t total = 0; /* Q12.19 */
 
+#pragma GCC unroll 1
     for (int32_t i = 0; i < count; i++) {
         highest = in[i] > highest ? in[i] : highest;
     }
+#pragma GCC unroll 1
     for (int32_t i = 0; i < count; i++) {
         int32_t difference = highest - in[i];
 
@@ -54,6 +56,7 @@ static inline void softmax_row(const int8_t *in, int8_t *out, int32_t count, con
     int32_t reciprocal = one_over_one_plus(fraction);
     int32_t exponent = 12 - headroom + 31 - 8;
 
+#pragma GCC unroll 1
     for (int32_t i = 0; i < count; i++) {
         int32_t difference = highest - in[i];
         int32_t share = 0;
