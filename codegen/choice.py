@@ -19,13 +19,12 @@ from codegen.ir import Alias, Graph, Op
 from codegen.kernels import Cost, Kernel, candidates, choose, working_bytes
 from codegen.limits import BoardLimits
 from codegen.liveness import Liveness, liveness
-from codegen.patching import WHOLE, Strips, in_strips, stage_height, stage_limit
+from codegen.patching import MAX_STRIPED_OPS, WHOLE, Strips, in_strips, stage_height, stage_limit
 from codegen.planner import Overlap, Plan, plan
 from codegen.sharing import signature
 
-#: Limits on work: ops of a graph in strips; stages looked at more closely; plans made for those,
-#: and plans made to try quicker kernels.
-_MAX_STRIPED_OPS = 400
+#: Limits on work: stages looked at more closely; plans made for those, and plans made to try
+#: quicker kernels.
 _STAGES = 3
 _STRIPED_PLANS = 3
 _UPGRADE_PLANS = 64
@@ -250,7 +249,7 @@ def _rank(case: _Case, memory: Plan, limit_bytes: int) -> tuple[int, int]:
 
 def _in_strips(graph: Graph, costs: Costs, length: int, count: int) -> _Case | None:
     """The first ops in strips, with kernels that need little memory."""
-    if count == 1 or count * length > _MAX_STRIPED_OPS:
+    if count == 1 or count * length > MAX_STRIPED_OPS:
         return None
     striped = in_strips(graph, length, count)
     return None if striped is None else _smallest(striped, costs, Strips(length, count))

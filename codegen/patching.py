@@ -41,6 +41,10 @@ _BY_ELEMENT = (
 )
 
 
+#: Ops of a stage times strips: a limit on work.
+MAX_STRIPED_OPS = 400
+
+
 @dataclass(frozen=True, slots=True)
 class Strips:
     """The first `ops` ops of a network in `count` strips; 1: as they are."""

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
@@ -18,7 +19,7 @@ from codegen.errors import PlanRefused
 from codegen.ir import Graph, Op
 from codegen.kernels import Kernel, candidates
 from codegen.names import shown
-from codegen.patching import WHOLE, Strips, in_strips, stage_height, stage_limit
+from codegen.patching import MAX_STRIPED_OPS, WHOLE, Strips, in_strips, stage_height, stage_limit
 from codegen.placement import MEMORIES, Memory
 from codegen.sharing import signature
 
@@ -36,7 +37,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _TOP_KEYS = (
     *("schema", "model", "board", "objective", "flags", "strips", "layers", "measured", "tools"),
 )
-_MAX_STRIPS = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +118,9 @@ def parse_plan(data: bytes) -> TunedPlan:
     if not isinstance(values["layers"], list):
         raise PlanRefused("'layers' should be a list")
     layers = tuple(_layer(entry, number) for number, entry in enumerate(values["layers"]))
-    names = [layer.name for layer in layers]
-    if len(set(names)) != len(names):
-        twice = next(name for number, name in enumerate(names) if name in names[:number])
-        raise PlanRefused(f"layer {shown(twice)} is in it twice")
+    times = Counter(layer.name for layer in layers)
+    if repeated := [name for name, count in times.items() if count > 1]:
+        raise PlanRefused(f"layer {shown(repeated[0])} is in it twice")
     return TunedPlan(
         model_name=_text(model["name"], "'model.name'"),
         model_sha256=sha256,
@@ -155,7 +154,8 @@ def graph_of(plan: TunedPlan, graph: Graph) -> Graph:
     ops, count = plan.strips.ops, plan.strips.count
     if plan.strips == WHOLE:
         return graph
-    if ops <= stage_limit(graph) and count <= stage_height(graph, ops):
+    is_bounded = ops * count <= MAX_STRIPED_OPS
+    if is_bounded and ops <= stage_limit(graph) and count <= stage_height(graph, ops):
         striped = in_strips(graph, ops, count)
         if striped is not None:
             return striped
@@ -270,7 +270,7 @@ def _strips(value: Any) -> Strips:
     values = _object(value, "'strips'", ("ops", "count"))
     ops, count = values["ops"], values["count"]
     for number in (ops, count):
-        if not isinstance(number, int) or isinstance(number, bool) or number > _MAX_STRIPS:
+        if not isinstance(number, int) or isinstance(number, bool) or number > MAX_STRIPED_OPS:
             raise PlanRefused("'strips' should hold two small numbers")
     if (ops, count) != (0, 1) and (ops < 1 or count < 2):
         raise PlanRefused("'strips' should be 0 ops in 1 strip, or at least 1 op in 2 strips")

@@ -220,6 +220,21 @@ def test_strips_are_those_of_the_plan(graph):
             graph_of(plan_for(graph, strips=impossible), graph)
 
 
+def test_strips_that_would_make_a_graph_too_long_are_refused(graph, monkeypatch):
+    monkeypatch.setattr("codegen.plan_file.MAX_STRIPED_OPS", 2 * 4 - 1)
+
+    with pytest.raises(PlanRefused, match="cannot run in"):
+        graph_of(plan_for(graph, strips=Strips(2, 4)), graph)
+
+
+def test_many_repeated_layers_are_refused_at_once():
+    layers = [{"name": f"n{i}", "kernel": "", "weights": "ram"} for i in range(50_000)]
+    values = as_json() | {"layers": [*layers, layers[-1]]}
+
+    with pytest.raises(PlanRefused, match="layer 'n49999' is in it twice"):
+        parsed(values)
+
+
 def test_equal_strips_need_one_entry(graph):
     striped = graph_of(plan_for(graph, strips=Strips(2, 8)), graph)
     ops = ops_with_kernels(striped)
