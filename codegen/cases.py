@@ -15,12 +15,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from codegen import reference
-from codegen.emit import banner, environment
+from codegen.emit import environment, render
 from codegen.engines import Generated
 from codegen.engines.tiny import Layer, compiler_flags
 from codegen.ir import DType, Graph, Op
@@ -142,35 +143,23 @@ def generate_cases(
     digest.update(graph.sha256.encode())
     sha256 = digest.hexdigest()
     unique, same = unique_arrays(arrays)
-    env = environment()
-
-    def render(template: str, **names: object) -> str:
-        head = banner(
-            template=f"codegen/templates/{template}",
-            model_name=graph.name,
-            sha256=graph.sha256,
-            engine="tiny, single layers",
-            board=board.board,
-        )
-        return head + env.get_template(template).render(**names)
-
+    source = partial(render, graph=graph, engine="tiny, single layers", board=board)
+    model = {
+        "graph": graph,
+        "board": board,
+        "arena": arena,
+        "layers": layers,
+        "calls": calls,
+        "out_bytes": [graph.tensors[graph.ops[case.op].outputs[0]].size_bytes for case in cases],
+        "sha256": sha256,
+        "fnv_offset": _FNV_OFFSET,
+        "fnv_prime": _FNV_PRIME,
+    }
+    weights = {"arrays": unique, "same": same, "stream_offset": board.stream_offset}
     sources = {
-        "model.c": render(
-            "cases.c.j2",
-            graph=graph,
-            board=board,
-            arena=arena,
-            layers=layers,
-            calls=calls,
-            out_bytes=[graph.tensors[graph.ops[case.op].outputs[0]].size_bytes for case in cases],
-            sha256=sha256,
-            fnv_offset=_FNV_OFFSET,
-            fnv_prime=_FNV_PRIME,
-        ),
-        "model_weights.c": render("model_weights.c.j2", arrays=unique),
-        "model_weights.h": render(
-            "model_weights.h.j2", arrays=unique, same=same, stream_offset=board.stream_offset
-        ),
+        "model.c": source("cases.c.j2", model),
+        "model_weights.c": source("model_weights.c.j2", weights),
+        "model_weights.h": source("model_weights.h.j2", weights),
     }
     entries: list[LayerEntry] = []
     for layer in layers:

@@ -12,21 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from codegen.emit import banner, environment
+from codegen.emit import render
 from codegen.engines import Job
 from codegen.errors import DoesNotFit, GraphInvalid
-
-
-def render(job: Job, engine: str, template: str, context: dict[str, object]) -> str:
-    """A source of an engine: the banner, then the template."""
-    head = banner(
-        template=template,
-        model_name=job.graph.name,
-        sha256=job.graph.sha256,
-        engine=engine,
-        board=job.board.board,
-    )
-    return head + environment().get_template(template).render(context)
 
 
 def embed(job: Job, engine: str) -> tuple[str, int]:
@@ -41,7 +29,10 @@ def embed(job: Job, engine: str) -> tuple[str, int]:
     if words.nbytes > job.board.flash_bytes:
         raise DoesNotFit("flash", words.nbytes, job.board.flash_bytes)
     context = {"rows": _hexadecimal(words), "count": words.size}
-    return render(job, engine, "flatbuffer_weights.c.j2", context), words.nbytes
+    text = render(
+        "flatbuffer_weights.c.j2", context, graph=job.graph, engine=engine, board=job.board
+    )
+    return text, words.nbytes
 
 
 def _words(data: bytes) -> NDArray[np.uint32]:

@@ -1,17 +1,20 @@
 """Text of generated files: the Jinja2 environment with its filters, the banner, writing.
 
-Not here: what is written (templates/*.j2) and the numbers that go in (codegen/kernels.py).
+Not here: what is written (templates/*.j2) and the numbers that go in (codegen/kernels).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
+
+from codegen.ir import Graph
+from codegen.limits import BoardLimits
 
 #: Changes whenever equal input gives other C.
 GENERATOR_VERSION = "0.1.0"
@@ -42,6 +45,20 @@ def banner(*, template: str, model_name: str, sha256: str, engine: str, board: s
         f" * Board:     {board}\n"
         " */\n"
     )
+
+
+def render(
+    template: str, context: Mapping[str, object], *, graph: Graph, engine: str, board: BoardLimits
+) -> str:
+    """A generated file: the banner, then the template."""
+    head = banner(
+        template=f"codegen/templates/{template}",
+        model_name=graph.name,
+        sha256=graph.sha256,
+        engine=engine,
+        board=board.board,
+    )
+    return head + environment().get_template(template).render(context)
 
 
 def c_array(values: NDArray[np.generic], width: int = 96) -> str:

@@ -15,7 +15,8 @@ import numpy as np
 import tflite
 
 from codegen import ir
-from codegen.embedded import embed, render
+from codegen.embedded import embed
+from codegen.emit import render
 from codegen.engines import Generated, Job, register
 from codegen.errors import DoesNotFit, GraphInvalid
 from codegen.manifest import BuildEntry, LayerEntry, Manifest, model_entry, tensor_entry
@@ -120,7 +121,9 @@ def reference(job: Job) -> Generated:
     }
     return Generated(
         sources={
-            "model.c": render(job, ENGINE, "reference_model.c.j2", context),
+            "model.c": render(
+                "reference_model.c.j2", context, graph=job.graph, engine=ENGINE, board=job.board
+            ),
             "model_weights.c": weights_source,
         },
         manifest=Manifest(

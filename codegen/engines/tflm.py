@@ -11,12 +11,14 @@ with as few runs on the board as it can.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import tflite
 
 from codegen import ir
-from codegen.embedded import embed, render
+from codegen.embedded import embed
+from codegen.emit import render
 from codegen.engines import EngineOptions, Generated, Job, register
 from codegen.errors import CodegenError, DoesNotFit, UnsupportedOp
 from codegen.manifest import BuildEntry, LayerEntry, Manifest, model_entry, tensor_entry
@@ -91,10 +93,11 @@ def tflm(job: Job) -> Generated:
         "layer_count": len(raw.ops),
         "arena_bytes": arena_bytes,
     }
+    source = partial(render, graph=job.graph, engine=ENGINE, board=job.board)
     return Generated(
         sources={
-            "model.cc": render(job, ENGINE, "tflm_model.cc.j2", context),
-            "model_system.c": render(job, ENGINE, "tflm_system.c.j2", {}),
+            "model.cc": source("tflm_model.cc.j2", context),
+            "model_system.c": source("tflm_system.c.j2", {}),
             "model_weights.c": weights_source,
         },
         manifest=Manifest(

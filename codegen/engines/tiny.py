@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from codegen import passes
 from codegen.calls import Argument, Call, blocks
 from codegen.choice import choose_for, ops_with_kernels, planned
-from codegen.emit import banner, environment
+from codegen.emit import render
 from codegen.engines import Generated, Job, register
 from codegen.errors import DoesNotFit
 from codegen.ir import Alias, DType, Graph, Op, Tensor, op_macs
@@ -279,7 +280,6 @@ def _sources(
     arrays: list[Array],
     same: list[tuple[str, str]],
 ) -> dict[str, str]:
-    env = environment()
     if "plan" in options:
         choice = f"plan {options['plan'][:16]}"
     else:
@@ -290,33 +290,23 @@ def _sources(
         strips = Strips(**options["strips"])
         choice += f", {strips.count} strips of the first {strips.ops} ops"
 
-    def render(template: str, **names: object) -> str:
-        head = banner(
-            template=f"codegen/templates/{template}",
-            model_name=graph.name,
-            sha256=graph.sha256,
-            engine=f"tiny, {choice}",
-            board=job.board.board,
-        )
-        return head + env.get_template(template).render(**names)
-
+    source = partial(render, graph=graph, engine=f"tiny, {choice}", board=job.board)
+    model = {
+        "graph": graph,
+        "memory": memory,
+        "board": job.board,
+        "layers": layers,
+        "blocks": blocks(calls),
+        "places": _places(graph, memory),
+        "inputs": _model_io(graph.tensors[i] for i in graph.inputs),
+        "outputs": _model_io(graph.tensors[i] for i in graph.outputs),
+        "is_small": _flag_set(job) == "small",
+    }
+    weights = {"arrays": arrays, "same": same, "stream_offset": job.board.stream_offset}
     return {
-        "model.c": render(
-            "model.c.j2",
-            graph=graph,
-            memory=memory,
-            board=job.board,
-            layers=layers,
-            blocks=blocks(calls),
-            places=_places(graph, memory),
-            inputs=_model_io(graph.tensors[i] for i in graph.inputs),
-            outputs=_model_io(graph.tensors[i] for i in graph.outputs),
-            is_small=_flag_set(job) == "small",
-        ),
-        "model_weights.c": render("model_weights.c.j2", arrays=arrays),
-        "model_weights.h": render(
-            "model_weights.h.j2", arrays=arrays, same=same, stream_offset=job.board.stream_offset
-        ),
+        "model.c": source("model.c.j2", model),
+        "model_weights.c": source("model_weights.c.j2", weights),
+        "model_weights.h": source("model_weights.h.j2", weights),
     }
 
 
