@@ -19,7 +19,7 @@
 #else
 #define MODEL_STREAMED(type, array, offset) (array)
 #endif
-/* The arena: placed last in RAM, counted as `arena`, not zeroed at start-up. One array, named model_arena. */
+/* The arena: behind the stack in RAM, counted as `arena`, not zeroed at start-up. One array, named model_arena. */
 #define MODEL_ARENA __attribute__((section(".bss.model_arena"), aligned(16)))
 
 typedef enum { MODEL_S8, MODEL_U8, MODEL_S16, MODEL_S32, MODEL_F32 } model_dtype_t;
