@@ -3,7 +3,8 @@
 `sram` is the smallest arena that is found, and among plans with that arena the quickest: only ops
 at the peak need the kernel with the least memory, all others the quickest that leaves the arena as
 it is. `latency` is the quickest kernels; where their arena is larger than the board's RAM, the
-quickest plan that fits. `flash` is the smallest code and constants.
+quickest plan that fits. `flash` is the smallest code and constants. Where the quickest kernels need
+more flash than the board has, those go first that save most bytes for each cycle they cost.
 
 Kernels are compared by their estimates (kernels.Cost). Ops that share a C function (sharing.py)
 get one kernel. Work is limited by counting.
@@ -11,13 +12,14 @@ get one kernel. Work is limited by counting.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 
 from codegen.engines import Objective
 from codegen.ir import Alias, Graph, Op
 from codegen.kernels import Cost, Kernel, candidates, choose, working_bytes
-from codegen.limits import BoardLimits
+from codegen.limits import FLASH_RESERVE_BYTES, BoardLimits
 from codegen.liveness import Liveness, liveness
 from codegen.patching import MAX_STRIPED_OPS, WHOLE, Strips, in_strips, stage_height, stage_limit
 from codegen.planner import Overlap, Plan, plan
@@ -54,6 +56,7 @@ class Choice:
 def choose_for(graph: Graph, objective: Objective, board: BoardLimits) -> Choice:
     """What is best for an objective; the arena may still be larger than the board's RAM."""
     costs = Costs(board)
+    costs.fit_flash(graph)
     if objective == "flash":
         kernels = {i: choose(graph, op, "flash", board) for i, op in ops_with_kernels(graph)}
         memory = planned(graph, kernels, board)
@@ -70,7 +73,9 @@ def choose_for(graph: Graph, objective: Objective, board: BoardLimits) -> Choice
 
 def choose_within(graph: Graph, limit_bytes: int, board: BoardLimits) -> Choice:
     """The quickest with an arena up to a limit; if there is none, with the smallest arena."""
-    return _quickest(graph, Costs(board), limit_bytes)
+    costs = Costs(board)
+    costs.fit_flash(graph)
+    return _quickest(graph, costs, limit_bytes)
 
 
 def ops_with_kernels(graph: Graph) -> list[tuple[int, Op]]:
@@ -94,6 +99,39 @@ class Costs:
         self._costs: dict[Hashable, dict[str, Cost]] = {}
         self._choices: dict[Hashable, tuple[tuple[Kernel, Cost], ...]] = {}
         self._smallest: dict[Hashable, Kernel] = {}
+        self._too_large: set[tuple[int, str]] = set()
+
+    def fit_flash(self, graph: Graph) -> None:
+        """Leaves out kernels until the quickest of all ops fit the board's flash, or none is left.
+
+        Ops are known again in strips, by their operator in the model.
+        """
+        chosen = {op.source: op for _, op in ops_with_kernels(graph)}
+        limit_bytes = self._board.flash_bytes - FLASH_RESERVE_BYTES
+
+        def trade(source: int) -> tuple[float, int]:
+            """Cycles per byte saved, and bytes, of the next op's best smaller kernel."""
+            (_, best), *others = self.choices(graph, chosen[source])
+            trades = [
+                ((cost.cycles - best.cycles) / saved_bytes, saved_bytes)
+                for _, cost in others
+                if (saved_bytes := best.flash_bytes - cost.flash_bytes) > 0
+            ]
+            return min(trades, default=(math.inf, 0))
+
+        while (
+            sum(self.choices(graph, op)[0][1].flash_bytes for op in chosen.values()) > limit_bytes
+        ):
+            source = min(chosen, key=trade)
+            _, saved_bytes = trade(source)
+            if not saved_bytes:
+                return
+            best = self.choices(graph, chosen[source])[0][1]
+            self._too_large.update(
+                (source, kernel.name)
+                for kernel, cost in self.choices(graph, chosen[source])
+                if cost.flash_bytes > best.flash_bytes - saved_bytes
+            )
 
     def signature(self, graph: Graph, op: Op) -> Hashable:
         """What ops have in common that share a C function."""
@@ -117,7 +155,11 @@ class Costs:
             found.sort(key=lambda choice: (choice[1].cycles, choice[0].name))
             slowest = _MAX_SLOWDOWN * found[0][1].cycles
             self._choices[key] = tuple(each for each in found if each[1].cycles <= slowest)
-        return self._choices[key]
+        if not self._too_large:
+            return self._choices[key]
+        return tuple(
+            each for each in self._choices[key] if (op.source, each[0].name) not in self._too_large
+        )
 
     def smallest(self, graph: Graph, op: Op) -> Kernel:
         """The kernel that needs the least memory; on a tie the quickest."""

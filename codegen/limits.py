@@ -9,6 +9,8 @@ from typing import Literal
 STACK_RESERVE_BYTES = 4096
 #: The firmware's own .data and .bss, at most.
 STATIC_RESERVE_BYTES = 2048
+#: Flash that is not the model's: the firmware around it, and code that estimates leave out.
+FLASH_RESERVE_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from codegen.calls import Argument, Call, blocks
 from codegen.choice import Choice, Costs, choose_for, choose_within
 from codegen.engines import EngineOptions, Job
 from codegen.engines.tiny import generate_tiny
+from codegen.limits import FLASH_RESERVE_BYTES
 from codegen.sharing import functions
 
 LIMITS = model_runner.LIMITS
@@ -71,6 +72,22 @@ def test_what_does_not_fit_as_it_is_runs_in_strips(chosen):
     choice = choose_for(wide_then_narrow(), "latency", board)
 
     assert choice.is_fitted and choice.memory.arena_bytes <= small
+
+
+def test_kernels_that_transform_weights_give_way_where_the_flash_is_small():
+    b = Builder(np.random.default_rng(0), "net")
+    graph = b.graph([b.conv2d(b.input((1, 16, 16, 64)), 64, (3, 3))])
+
+    def weights_bytes(flash_bytes: int) -> int:
+        board = replace(LIMITS, flash_bytes=flash_bytes)
+        (kernel,) = choose_for(graph, "latency", board).kernels.values()
+        return kernel.context(graph, graph.ops[0]).constant_bytes
+
+    plenty, little = weights_bytes(1 << 20), weights_bytes(64 << 10)
+
+    assert plenty > 64 << 10
+    assert little + FLASH_RESERVE_BYTES <= 64 << 10
+    assert weights_bytes(16 << 10) <= little  # hopeless: as small as it gets
 
 
 def test_strips_share_functions(chosen):
