@@ -351,8 +351,9 @@ class _Search:
             if not self._measure_mix(limits):
                 break
         kept = [point for point in self._points if limits.allow(point)]
-        objectives: set[TunedFor] = {"latency", self._objective} if kept else set()
-        for point in {min(kept, key=lambda p: best_at(name, p)) for name in sorted(objectives)}:
+        objectives: tuple[TunedFor, ...] = ("latency", self._objective) if kept else ()
+        best = [min(kept, key=lambda p: best_at(name, p)) for name in objectives]
+        for point in dict.fromkeys(best):
             for flags in _OTHER_FLAGS:
                 progress(f"measuring the best networks with {flags} code")
                 self._measure(flags, point.plan.strips, point.plan.layers, "tuned")
