@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codegen import fixed_point, ir
+from codegen.steps import Proof, Steps, ceil_divide, finest
 
 Int8s = NDArray[np.int8]
 Int64s = NDArray[np.int64]
@@ -22,17 +23,6 @@ SUM_LIMIT = 2**30
 MAX_EXPONENT = 22
 #: Scales above 2^-MIN_EXPONENT are left to "rescale".
 MIN_EXPONENT = -7
-#: More would shift an output level out of 62 bits.
-MAX_PLACES = 22
-#: An offset far beyond all that are possible.
-NO_LIMIT = np.int64(2**62)
-#: What is added to a multiplier in turns until it is proved to be exact.
-CHANGES = tuple(
-    sign * (mantissa << exponent) >> 2
-    for exponent in range(13)
-    for mantissa in range(4, 8)
-    for sign in (1, -1)
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,38 +198,26 @@ def thresholds(layer: Product, levels: Int64s) -> Int64s:
     wanted = (levels - quant.out_zp)[None, :]
     half = (np.int64(1) << exponent) >> 1
     product = (wanted << exponent) - half + ((wanted <= 0) & (half > 0))
-    return _ceil_divide((product << 31) - (1 << 30), multiplier << left)
-
-
-def _ceil_divide(a: Int64s, b: Int64s) -> Int64s:
-    """The quotient a / b, rounded up; b > 0."""
-    quotient: Int64s = -(-a // b)
-    return quotient
+    return ceil_divide((product << 31) - (1 << 30), multiplier << left)
 
 
 def _folded(layer: Product) -> Scaling | None:
     """The form with one rounding for all, if it is exact.
 
-    The output f(sum) = clamp(oracle(sum) + zero point) never falls as the sum grows, and neither
-    does g(sum) = clamp((sum * 2^shift + offset) * multiplier >> (32 + places)). Two such functions
-    are equal on a range of sums if and only if each output level above the lowest is first reached
-    by the same sum. The oracle's first sum of each level is known in closed form (`thresholds`).
-    That g reaches `level` at that sum, and not at the one before, is an interval of offsets. An
-    offset in the intersection of the intervals of all levels is a proof that f and g are equal for
-    all sums that any input can cause.
-
-    There is nearly always one where outputs lie on one side of the zero point (after a RELU): the
-    shift leaves 8 bits and more below the sum, and multipliers have 31 bits. Where they lie on both
-    sides there is none: halves are rounded away from zero, so that the levels below zero begin 1 to
-    2 sums late. Shift and places are one for the layer, so a channel whose scale is not the largest
-    loses bits of its multiplier; neighbours of it are tried where the intersection is empty.
+    What exact means, and how it is proved: codegen/steps.py. The oracle's first sum of each level
+    is known in closed form (`thresholds`). There is nearly always a proof where outputs lie on one
+    side of the zero point (after a RELU): the shift leaves 8 bits and more below the sum, and
+    multipliers have 31 bits. Where they lie on both sides there is none: halves are rounded away
+    from zero, so that the levels below zero begin 1 to 2 sums late. Shift and places are one for
+    the layer, so a channel whose scale is not the largest loses bits of its multiplier; neighbours
+    of it are tried where the intersection is empty.
     """
     if not _fits(layer, MIN_EXPONENT):
         return None
     exponents = -layer.quant.shift[~layer.is_constant].astype(np.int64)
     largest_scale = int(exponents.min(initial=MAX_EXPONENT))
     nearest = _nearest(layer, exponents - largest_scale)
-    proof = _finest(largest_scale, nearest, *_first_sums(layer))
+    proof = finest(largest_scale, nearest, *_first_sums(layer))
     if proof is None:
         return None
     bias = (layer.bias[~layer.is_constant] << proof.shift) + proof.offset
@@ -255,12 +233,12 @@ def folded(layer: Product, shift: int, places: int) -> Scaling | None:
     lost = exponents + shift - places - 1
     if np.any(lost < 0):
         return None
-    steps = _Steps(*_first_sums(layer), shift, places)
+    steps = Steps(*_first_sums(layer), shift, places)
     multiplier, offset, is_proved = steps.prove(_nearest(layer, lost))
     if not np.all(is_proved & steps.fit_32_bits(offset)):
         return None
     bias = (layer.bias[~layer.is_constant] << shift) + offset
-    proof = _Proof(multiplier, offset, shift, places)
+    proof = Proof(multiplier, offset, shift, places)
     rows = _folded_rows(layer, places, bias, multiplier)
     return _folded_scaling(layer.quant, rows, layer.live_weights, proof)
 
@@ -269,7 +247,7 @@ def _folded_scaling(
     quant: fixed_point.ConvQuant | fixed_point.PoolQuant | fixed_point.MulQuant,
     rows: NDArray[np.int32],
     weights: Int8s,
-    proof: _Proof,
+    proof: Proof,
 ) -> Scaling:
     return Scaling(
         "folded",
@@ -316,7 +294,7 @@ def shifted_weights(layer: Product, places: int, most_shift: int) -> ShiftedWeig
     multiplier, bias = np.zeros_like(shifts), np.zeros_like(shifts)
     for shift in range(most_shift + 1):
         lost = exponents + shift - places - 1
-        steps = _Steps(*_first_sums(layer), shift, places)
+        steps = Steps(*_first_sums(layer), shift, places)
         tried, offset, is_proved = steps.prove(_nearest(layer, np.maximum(lost, 0)))
         is_exact = is_proved & steps.fit_32_bits(offset) & (lost >= 0)
         shifts[is_exact] = shift
@@ -331,7 +309,7 @@ def shifted_weights(layer: Product, places: int, most_shift: int) -> ShiftedWeig
 
 
 def _first_sums(layer: Product) -> tuple[Int64s, Int64s, Int64s, Int64s]:
-    """The first four fields of `_Steps`, of the channels that vary."""
+    """The first four fields of `Steps`, of the channels that vary."""
     varies = ~layer.is_constant
     lowest, highest = (bound[varies] for bound in layer.sum_range)
     levels = np.arange(layer.quant.act_min + 1, layer.quant.act_max + 1, dtype=np.int64)
@@ -359,99 +337,6 @@ def _folded_rows(
     rows[varies, 0] = bias
     rows[varies, 1] = multiplier
     return rows.astype(np.int32)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Proof:
-    """(channels,) multiplier and offset that are exact, and the constants that they are for."""
-
-    multiplier: Int64s
-    offset: Int64s
-    shift: int
-    places: int
-
-
-def _finest(
-    largest_scale: int,
-    nearest: Int64s,
-    levels: Int64s,
-    first_sums: Int64s,
-    lowest: Int64s,
-    highest: Int64s,
-) -> _Proof | None:
-    """The proof with the largest shift that leaves sums within 32 bits; see `_Steps`.
-
-    The largest scale's exponent is `largest_scale`; `nearest` times 2^-(31 + largest_scale) is the
-    scale of each channel.
-    """
-    for places in range(MAX_PLACES, 0, -1):
-        shift = places + 1 - largest_scale
-        if shift < 0:
-            break
-        steps = _Steps(levels, first_sums, lowest, highest, shift, places)
-        multiplier, offset, is_proved = steps.prove(nearest)
-        if not steps.fit_32_bits(offset).all():
-            continue
-        return _Proof(multiplier, offset, shift, places) if is_proved.all() else None
-    return None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Steps:
-    """Where the outputs of some channels step up; see `_folded`.
-
-    Args:
-        levels: (levels,), the output levels above the lowest.
-        first_sums: (channels, levels), the first sum of each, or one after the highest sum.
-        lowest: (channels,), the lowest sum of each channel.
-        highest: (channels,), the highest.
-        shift: of the sum to the left.
-        places: how far left the product stands of the output.
-    """
-
-    levels: Int64s
-    first_sums: Int64s
-    lowest: Int64s
-    highest: Int64s
-    shift: int
-    places: int
-
-    def prove(self, nearest: Int64s) -> tuple[Int64s, Int64s, NDArray[np.bool_]]:
-        """(channels,) multiplier, offset and whether they are proved to be exact.
-
-        Args:
-            nearest: (channels,), the multipliers to try first.
-        """
-        multiplier = nearest.copy()
-        least, most = self._offsets(np.arange(len(nearest)), nearest)
-        # Where most channels fail, the cause is not bad luck, and neighbours would fail too.
-        is_hopeless = np.count_nonzero(least > most) > max(8, len(nearest) // 2)
-        for change in () if is_hopeless else CHANGES:
-            missing = np.flatnonzero(least > most)
-            tried = np.clip(nearest[missing] + change, 1, fixed_point.INT32_MAX)
-            multiplier[missing] = tried
-            least[missing], most[missing] = self._offsets(missing, tried)
-        return multiplier, least + most >> 1, least <= most
-
-    def fit_32_bits(self, offset: Int64s) -> NDArray[np.bool_]:
-        """(channels,) whether no sum overflows when it is shifted and its offset added."""
-        extremes = (np.stack([self.lowest, self.highest]) << self.shift) + offset
-        fits = (extremes >= fixed_point.INT32_MIN) & (extremes <= fixed_point.INT32_MAX)
-        return np.asarray(fits.all(axis=0))
-
-    def _offsets(self, which: NDArray[np.intp], multiplier: Int64s) -> tuple[Int64s, Int64s]:
-        """The least and the greatest offset that put every step of channels `which` in place."""
-        first = self.first_sums[which]
-        # offset + first * 2^shift must reach this, and one sum less must not.
-        wanted = _ceil_divide((self.levels << (32 + self.places))[None, :], multiplier[:, None])
-        least = wanted - (first << self.shift)
-        most = least + (1 << self.shift) - 1
-        is_reached = first <= self.highest[which, None]
-        is_missed = first > self.lowest[which, None]
-        return (
-            np.where(is_reached, least, -NO_LIMIT).max(axis=1, initial=-NO_LIMIT),
-            np.where(is_missed, most, NO_LIMIT).min(axis=1, initial=NO_LIMIT),
-        )
 
 
 def _fits(layer: Product, min_exponent: int) -> bool:
@@ -558,7 +443,7 @@ def product_scaling(quant: fixed_point.MulQuant) -> Scaling | None:
     levels = np.arange(quant.act_min + 1, quant.act_max + 1, dtype=np.int64)
     first_sums = np.clip(thresholds(layer, levels), lowest, highest + 1)
     nearest = np.array([quant.out.value], np.int64)
-    proof = _finest(exponent, nearest, levels, first_sums, lowest, highest)
+    proof = finest(exponent, nearest, levels, first_sums, lowest, highest)
     if proof is None:
         rows = np.array([[0, quant.out.value]], np.int32)
         return _signed_scaling(quant, rows, layer.weights, exponent)
@@ -583,7 +468,7 @@ def averages(least: int, most: int, quant: fixed_point.PoolQuant) -> Scaling | N
     exponents = -np.array([multiplier.shift for multiplier in multipliers], np.int64)
     largest_scale = int(exponents.min())
     values = np.array([multiplier.value for multiplier in multipliers], np.int64)
-    proof = _finest(
+    proof = finest(
         largest_scale,
         values >> (exponents - largest_scale),
         levels[0],
