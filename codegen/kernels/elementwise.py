@@ -28,11 +28,22 @@ CHANGES = sorted(
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class SumContext(Context):
-    """sum_s8: ADD and SUB; `sign` is + or -."""
+class PairContext(Context):
+    """What all of them know: how the two operands are walked."""
 
     a: Axes
     b: Axes
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether elements that adjoin in the output do so in both operands."""
+        return _are_dense(self.a, self.b)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SumContext(PairContext):
+    """sum_s8: ADD and SUB; `sign` is + or -."""
+
     sign: str
     quant: fixed_point.AddQuant
 
@@ -48,44 +59,28 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class LinearContext(Context):
+class LinearContext(PairContext):
     """sum_linear_s8: ADD and SUB."""
 
-    a: Axes
-    b: Axes
     linear: Linear
     act_min: int
     act_max: int
 
-    @property
-    def is_dense(self) -> bool:
-        """Whether elements that adjoin in the output do so in both operands."""
-        return (self.a.inner_stride, self.b.inner_stride) == (1, 1)
-
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class ProductContext(Context):
+class ProductContext(PairContext):
     """product_s8: MUL."""
 
-    a: Axes
-    b: Axes
     quant: fixed_point.MulQuant
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class ProductWordsContext(Context):
+class ProductWordsContext(PairContext):
     """product_words_s8: MUL."""
 
-    a: Axes
-    b: Axes
     a_zp: int
     b_zp: int
     scaling: Scaling
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether elements that adjoin in the output do so in both operands."""
-        return (self.a.inner_stride, self.b.inner_stride) == (1, 1)
 
 
 def broadcast_strides(shape: tuple[int, ...], out_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -99,6 +94,15 @@ def _axes(graph: Graph, op: Op) -> tuple[Axes, Axes]:
     out_shape = graph.tensors[op.outputs[0]].shape
     strides_a, strides_b = (broadcast_strides(graph.tensors[i].shape, out_shape) for i in op.inputs)
     return collapsed_together(out_shape, strides_a, strides_b)
+
+
+def _are_dense(a: Axes, b: Axes) -> bool:
+    return (a.inner_stride, b.inner_stride) == (1, 1)
+
+
+def _word_elements(a: Axes, b: Axes) -> int:
+    """Elements of a run that are taken four at a time."""
+    return a.inner_size // 4 * 4 if _are_dense(a, b) else 0
 
 
 @lru_cache(maxsize=64)
@@ -166,8 +170,7 @@ def _cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
 
 def _linear_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     a, b = _axes(graph, op)
-    is_dense = (a.inner_stride, b.inner_stride) == (1, 1)
-    whole = a.inner_size // 4 * 4 if is_dense else 0
+    whole = _word_elements(a, b)
     word_cycles = 4 if board.core == "cortex-m7" else 6
     cycles = a.outer_size * (word_cycles * whole + 12 * (a.inner_size - whole) + 60)
     return Cost(cycles=cycles, flash_bytes=300, overlaps=_overlaps(graph, op))
@@ -240,8 +243,7 @@ def _refuse_product_words(graph: Graph, op: Op) -> str | None:
 
 def _product_words_cost(graph: Graph, op: Op, board: BoardLimits) -> Cost:
     a, b = _axes(graph, op)
-    is_dense = (a.inner_stride, b.inner_stride) == (1, 1)
-    whole = a.inner_size // 4 * 4 if is_dense else 0
+    whole = _word_elements(a, b)
     cycles = a.outer_size * (9 * whole + 13 * (a.inner_size - whole) + 40)
     return Cost(cycles=cycles, flash_bytes=220, overlaps=_overlaps(graph, op))
 
