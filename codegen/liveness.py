@@ -57,11 +57,6 @@ class Overlap:
     distance: int = 0
     is_exact: bool = False
 
-    def allows(self, in_offset: int, out_offset: int) -> bool:
-        """Whether the kernel works with overlapping input and output at these offsets."""
-        highest = in_offset - self.distance
-        return out_offset == highest if self.is_exact else out_offset <= highest
-
     def span_bytes(self, in_bytes: int, out_bytes: int) -> int:
         """The fewest bytes that input and output together can take up."""
         if self.distance >= 0:

@@ -40,8 +40,6 @@ G = np.array([[3, 0, 0], [-2, -2, -2], [-2, 2, -2], [1, 2, 4], [1, -2, 4], [0, 0
 A = np.array(
     [[2, 2, 2, 1, 1, 0], [0, 1, -1, 1, -1, 0], [0, 1, 1, 2, 2, 0], [0, 1, -1, 4, -4, 1]], np.int64
 )
-#: A row of Y is so many times the convolution's sums.
-FACTORS = np.array([24, 12, 12, 12], np.int64)
 
 TILE = 4
 INPUTS = 6
@@ -52,7 +50,8 @@ QUAD = 4  # tiles whose products are computed together
 ADDED = np.full((INPUTS, INPUTS), 128)
 ADDED[TILE:, TILE:] += 12800
 
-#: The first output's factor is 24 * 24 = 9 * 64; this is 1 / 9 modulo 2^32.
+#: An output is 24 or 12 (rows 1 to 3) times 24 or 12 (columns 1 to 3) times the convolution's sum.
+#: The first one's factor is 24 * 24 = 9 * 64; this is 1 / 9 modulo 2^32.
 INVERSE = pow(9, -1, 2**32)
 LOG2 = 6
 #: 64 times a sum must fit 32 bits.
