@@ -62,10 +62,10 @@ static inline int32_t rounding_shift_right(int32_t value, int32_t exponent)
 /* value * multiplier * 2^(shift - 31), rounded twice; value * 2^shift must fit 32 bits when shift > 0. */
 static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shift)
 {
-    if (shift > 0) {
-        return doubling_high_multiply((int32_t)((uint32_t)value << shift), multiplier);
-    }
-    return rounding_shift_right(doubling_high_multiply(value, multiplier), -shift);
+    int32_t product = doubling_high_multiply((int32_t)((uint32_t)value << (shift > 0 ? shift : 0)), multiplier);
+
+    /* Half away from zero, in two steps. The product is above INT32_MIN and below INT32_MAX. */
+    return shift >= 0 ? product : (((product - (product < 0 ? 1 : 0)) >> (-shift - 1)) + 1) >> 1;
 }
 
 /* requantize of a value below 2^30 in magnitude: a few instructions when multiplier and shift are constants. Both roundings
