@@ -167,7 +167,7 @@ DEPTHWISE_CASES: list[Case] = [
     depthwise((1, 10, 9, 7), (3, 3), -128, activation=RELU),
     depthwise((1, 19, 5, 5), (3, 3), -128, stride=(2, 2), activation=RELU),
     depthwise((1, 6, 7, 2), (7, 7), -128, activation=RELU),
-    depthwise((1, 5, 9, 5), (1, 3), padding=ir.Padding(top=1, bottom=2, left=3, right=0)),
+    depthwise((1, 5, 9, 5), (3, 4), padding=ir.Padding(top=1, bottom=2, left=3, right=0)),
     *(
         depthwise((1, h, w, 4), (3, 3), -128, out_quant=zero_point(-128, 0.9), stride=s)
         for h, w, s in ((9, 5, (1, 1)), (5, 10, (1, 1)), (17, 6, (2, 2)), (1, 1, (2, 2)))
