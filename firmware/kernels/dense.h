@@ -40,8 +40,8 @@ DOT_INLINE void dot_8x1_step(dot_8x1_t *sum, const uint32_t *weights, uint32_t x
 
 #if defined(__ARM_FEATURE_DSP)
 /*
- * dot_8x1 in DOT_PAIRS in assembly: sums, pointers and operands take all registers that there are, and GCC would spill some. The
- * end of the weights waits in a register of the FPU. a0 is the sum of output 0, b0 that of output 1, and so on.
+ * dot_8x1 in DOT_PAIRS in assembly: sums, pointers and operands take all registers that there are, and GCC would spill some.
+ * The end of the weights waits in a register of the FPU. a0 is the sum of output 0, b0 that of output 1, and so on.
  */
 #define DENSE_OPERANDS                                                                                                        \
     [a0] "+r"(sum->c[0]), [b0] "+r"(sum->c[1]), [a1] "+r"(sum->c[2]), [b1] "+r"(sum->c[3]), [a2] "+r"(sum->c[4]),             \
@@ -51,14 +51,15 @@ DOT_INLINE void dot_8x1_step(dot_8x1_t *sum, const uint32_t *weights, uint32_t x
 #if CORE_CORTEX_M7
 /*
  * Two instructions issue at once, of which one may be an SMLAD, and not the second one a SXTB16. A word that was loaded is
- * expanded a cycle later at the earliest and multiplied two later; an expanded one is multiplied a cycle later. One half of a
- * step, elements 0 and 2 of four or 1 and 3, whose first word is u0 bytes on; the word of pair 0 has been loaded into u. One line, one cycle.
+ * expanded a cycle later at the earliest and multiplied two later; an expanded one is multiplied a cycle later. One line, one
+ * cycle. One half of a step: elements 0 and 2 of four or 1 and 3, whose first word is u0 bytes on; the word of pair 0 has been
+ * loaded into u.
  */
 #define DENSE_HALF(load_x, expand_x, u0, then)                                                                                \
     load_x "\n"                                                                                                               \
     expand_x " \n ldr %[v], [%[w], #(4 + " u0 ")] \n"                                                                         \
     "sxtb16 %[t], %[u] \n smlad %[b0], %[u], %[x], %[b0] \n"                                                                  \
-    "smlad %[a0], %[t], %[x], %[a0] \n ldr %[u], [%[w], #(8 + " u0 ")] \n"                                                   \
+    "smlad %[a0], %[t], %[x], %[a0] \n ldr %[u], [%[w], #(8 + " u0 ")] \n"                                                    \
     "sxtb16 %[t], %[v] \n smlad %[b1], %[v], %[x], %[b1] \n"                                                                  \
     "smlad %[a1], %[t], %[x], %[a1] \n ldr %[v], [%[w], #(12 + " u0 ")] \n"                                                   \
     "sxtb16 %[t], %[u] \n smlad %[b2], %[u], %[x], %[b2] \n"                                                                  \
@@ -66,7 +67,7 @@ DOT_INLINE void dot_8x1_step(dot_8x1_t *sum, const uint32_t *weights, uint32_t x
     "sxtb16 %[t], %[v] \n smlad %[b3], %[v], %[x], %[b3] \n"                                                                  \
     "smlad %[a3], %[t], %[x], %[a3] \n" /* and load_x of the next half */
 #define DENSE_STEP(number, then)                                                                                              \
-    DENSE_HALF("ldr %[x], [%[in]]", "sxtb16 %[x], %[x]", "32 * " #number, "ldr %[u], [%[w], #(16 + 32 * " #number ")]")        \
+    DENSE_HALF("ldr %[x], [%[in]]", "sxtb16 %[x], %[x]", "32 * " #number, "ldr %[u], [%[w], #(16 + 32 * " #number ")]")       \
     DENSE_HALF("ldr %[x], [%[in]], #4", "sxtb16 %[x], %[x], ror #8", "16 + 32 * " #number, then)
 #define DENSE_NEXT(number) "ldr %[u], [%[w], #(32 * " #number ")]"
 #define DENSE_FIRST "ldr %[u], [%[w]] \n"

@@ -3,8 +3,8 @@
  *
  * Channels are taken in groups: the rows of input that a strip of output rows needs are gathered into a buffer of int16 pairs.
  * A word of it holds two neighbouring columns of one channel, the padding among them. Words lie in blocks, one for each pair of
- * columns: in a block channel by channel, in a channel row by row. All distances inside a block are constants, so that the inner
- * loops need one pointer.
+ * columns: in a block channel by channel, in a channel row by row. All distances inside a block are constants, so that the
+ * inner loops need one pointer.
  *
  * "Rows" are those of the image or, where that suits its shape better, its columns: the generator swaps all sizes and steps.
  */
@@ -113,8 +113,8 @@ DEPTHWISE_INLINE void depthwise_pad(const depthwise_t *layer, int8_t *to, int32_
     }
 }
 
-/* Gathers rows y, y + 1, ... of the image into the blocks; `rows` is how many a block has, `to` the first row's place in block 0.
- * Rows of padding are left alone if the buffer has them already. */
+/* Gathers rows y, y + 1, ... of the image into the blocks; `rows` is how many a block has, `to` the first row's place in
+ * block 0. Rows of padding are left alone if the buffer has them already. */
 DEPTHWISE_INLINE void depthwise_gather(const depthwise_t *layer, int8_t *to, const int8_t *in, int32_t y, int32_t count,
                                        int32_t is_padded, int32_t group, int32_t rows)
 {
@@ -198,9 +198,9 @@ DEPTHWISE_INLINE uint32_t depthwise_weights(int8_t lo, int8_t hi, int32_t shift)
 /*
  * Two rows and two columns of outputs at once: four sums, in a loop over pairs of columns and one over pairs of rows. All core
  * registers are sums (a b in the first row, c d in the second), weights, the bias, words of the buffer (x y z) and the pointer
- * p to them; what is needed once in a turn waits in registers of the FPU, as depthwise_strip_t says. The Cortex-M4 wants loads side by side, the
- * Cortex-M7 one beside each product and two products before its use. All
- * instructions are wide, so that each is one word of code: then none waits to be fetched.
+ * p to them; what is needed once in a turn waits in registers of the FPU, as depthwise_strip_t says. The
+ * Cortex-M4 wants loads side by side, the Cortex-M7 one beside each product and two products before its use. All instructions
+ * are wide, so that each is one word of code: then none waits to be fetched.
  *
  * A column that is left over is computed with the one behind it, whose output goes to the same place, before it.
  */
@@ -234,52 +234,52 @@ DEPTHWISE_INLINE uint32_t depthwise_weights(int8_t lo, int8_t hi, int32_t shift)
 #define DEPTHWISE_SCALE(sum, multiplier) "smmul %[" #sum "], %[" #sum "], %[" #multiplier "]\n\t"
 #define DEPTHWISE_CLAMP(sum) "ssat %[" #sum "], #8, %[" #sum "], asr #12\n\t"
 
-/* Four outputs on the Cortex-M4; x is the multiplier before, the end of the words behind. The Cortex-M7 does this in between products,
- * with the multiplier in the register of the bias. */
-#define DEPTHWISE_OUT               \
-    DEPTHWISE_SCALE(a, x)              \
-    DEPTHWISE_SCALE(b, x)              \
-    DEPTHWISE_SCALE(c, x)              \
-    DEPTHWISE_SCALE(d, x)              \
-    "vmov %[x], s11\n\t"            \
-    "vmov %[y], s10\n\t"            \
-    DEPTHWISE_CLAMP(a)              \
-    DEPTHWISE_CLAMP(b)              \
-    "strb.w %[b], [%[y], %[x]]\n\t" \
-    "strb.w %[a], [%[y]]\n\t"       \
-    "vmov %[a], s4\n\t"             \
-    DEPTHWISE_CLAMP(c)              \
-    DEPTHWISE_CLAMP(d)              \
-    "add.w %[a], %[a], %[y]\n\t"    \
+/* Four outputs on the Cortex-M4; x is the multiplier before, the end of the words behind. The Cortex-M7 does this in
+ * between products, with the multiplier in the register of the bias. */
+#define DEPTHWISE_OUT                    \
+    DEPTHWISE_SCALE(a, x)                \
+    DEPTHWISE_SCALE(b, x)                \
+    DEPTHWISE_SCALE(c, x)                \
+    DEPTHWISE_SCALE(d, x)                \
+    "vmov %[x], s11\n\t"                 \
+    "vmov %[y], s10\n\t"                 \
+    DEPTHWISE_CLAMP(a)                   \
+    DEPTHWISE_CLAMP(b)                   \
+    "strb.w %[b], [%[y], %[x]]\n\t"      \
+    "strb.w %[a], [%[y]]\n\t"            \
+    "vmov %[a], s4\n\t"                  \
+    DEPTHWISE_CLAMP(c)                   \
+    DEPTHWISE_CLAMP(d)                   \
+    "add.w %[a], %[a], %[y]\n\t"         \
     "add.w %[y], %[y], %[x], lsl #1\n\t" \
-    "strb.w %[d], [%[a], %[x]]\n\t" \
-    "strb.w %[c], [%[a]]\n\t"       \
-    "vmov s10, %[y]\n\t"            \
+    "strb.w %[d], [%[a], %[x]]\n\t"      \
+    "strb.w %[c], [%[a]]\n\t"            \
+    "vmov s10, %[y]\n\t"                 \
     "vmov %[x], s12\n\t"
 
 /* Two outputs. */
-#define DEPTHWISE_OUT_SINGLE        \
-    DEPTHWISE_SCALE(a, x)              \
-    DEPTHWISE_SCALE(b, x)              \
-    "vmov %[x], s11\n\t"            \
-    "vmov %[y], s10\n\t"            \
-    DEPTHWISE_CLAMP(a)              \
-    DEPTHWISE_CLAMP(b)              \
-    "strb.w %[b], [%[y], %[x]]\n\t" \
-    "strb.w %[a], [%[y]]\n\t"       \
+#define DEPTHWISE_OUT_SINGLE             \
+    DEPTHWISE_SCALE(a, x)                \
+    DEPTHWISE_SCALE(b, x)                \
+    "vmov %[x], s11\n\t"                 \
+    "vmov %[y], s10\n\t"                 \
+    DEPTHWISE_CLAMP(a)                   \
+    DEPTHWISE_CLAMP(b)                   \
+    "strb.w %[b], [%[y], %[x]]\n\t"      \
+    "strb.w %[a], [%[y]]\n\t"            \
     "add.w %[y], %[y], %[x], lsl #1\n\t" \
-    "vmov s10, %[y]\n\t"            \
+    "vmov s10, %[y]\n\t"                 \
     "vmov %[x], s12\n\t"
 
 /* Behind the loop over pairs of columns: once more for what is left over. */
 #define DEPTHWISE_LEFT_OVER(loop, end) \
-    "vmov %[x], s0\n\t"             \
-    "cmp.w %[p], %[x]\n\t"          \
-    "bhs.w " end "f\n\t"            \
-    "vmov s12, %[x]\n\t"            \
-    "mov.w %[x], #0\n\t"            \
-    "vmov s11, %[x]\n\t"            \
-    "b.w " loop "b\n"               \
+    "vmov %[x], s0\n\t"                \
+    "cmp.w %[p], %[x]\n\t"             \
+    "bhs.w " end "f\n\t"               \
+    "vmov s12, %[x]\n\t"               \
+    "mov.w %[x], #0\n\t"               \
+    "vmov s11, %[x]\n\t"               \
+    "b.w " loop "b\n"                  \
     end ":\n\t"
 
 /* The end of the loop over pairs of rows. */
@@ -292,7 +292,7 @@ DEPTHWISE_INLINE uint32_t depthwise_weights(int8_t lo, int8_t hi, int32_t shift)
     "subs.w %[c], %[c], #1\n\t"     \
     "vmov s2, %[c]\n\t"             \
     "bne.w 1b\n"                    \
-    "4:\n\t"                       \
+    "4:\n\t"                        \
     "vmov %[c], s3\n\t"             \
     "cmp.w %[c], #0\n\t"            \
     "beq.w 7f\n\t"
@@ -444,8 +444,8 @@ DEPTHWISE_INLINE void depthwise_3x3(const int8_t *p, const depthwise_strip_t *st
 }
 
 /* 3x3 with stride 2. weights: (w0, w1) of each row, then w2 of rows 0 and 1, and of row 2. next: bytes of two blocks. */
-DEPTHWISE_INLINE void depthwise_3x3_stride2(const int8_t *p, const depthwise_strip_t *strip, const uint32_t *weights, int32_t bias,
-                                            const int32_t next)
+DEPTHWISE_INLINE void depthwise_3x3_stride2(const int8_t *p, const depthwise_strip_t *strip, const uint32_t *weights,
+                                            int32_t bias, const int32_t next)
 {
     const depthwise_strip_t *a = strip; /* until it is a sum */
     int32_t b, c, d;

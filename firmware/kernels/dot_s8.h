@@ -128,7 +128,7 @@ enum { DOT_4X2_UNROLLED = 8 };
     DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD)                  \
     DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD) DOT_4X2_STEP(DOT_4X2_ADD)                  \
     "vmov %[w23], %[end]\n\t"                                                                                                \
-    "cmp.w %[weights], %[w23]\n\t"                                                                                             \
+    "cmp.w %[weights], %[w23]\n\t"                                                                                           \
     "bne.w 1b\n\t"
 
 enum { DOT_4X2_STEP_BYTES = 56 };

@@ -107,8 +107,8 @@ static inline int8_t linear_1(int32_t a, int32_t b, linear_t sum)
 /*
  * linear_4 for `words` times four elements; sum's fields are constants.
  *
- * In assembly the next words are loaded before results are saturated, and a sum's products do not follow one another: so nothing
- * is waited for, and on a Cortex-M7 most instructions issue in pairs. The last words are left over, since none follow them.
+ * In assembly the next words are loaded before results are saturated, and a sum's products do not follow one another: so
+ * nothing is waited for, and on a Cortex-M7 most instructions issue in pairs. The last words are left over, since none follow them.
  */
 static inline __attribute__((always_inline)) void linear_words(const int8_t *a, const int8_t *b, int8_t *out, int32_t words,
                                                                linear_t sum)

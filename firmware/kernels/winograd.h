@@ -110,46 +110,46 @@ WINOGRAD_SHARED void winograd_patch(int8_t *patch, const int8_t *in, int32_t top
     }
 }
 
-/* V of one tile, whose first input is at `patch`; rows are `stride` bytes apart, `depth` is a multiple of 4. Further channels of V,
- * up to a multiple of 16, may hold anything: U is 0 there. */
+/* V of one tile, whose first input is at `patch`; rows are `stride` bytes apart, `depth` is a multiple of 4. Further channels
+ * of V, up to a multiple of 16, may hold anything: U is 0 there. */
 #if defined(__ARM_FEATURE_DSP) && !CORE_CORTEX_M7
 
 /* Loads next to each other take fewer cycles, and so does what lies on words: GCC has neither.
  *
  * B times r4..r9, to r4, r7, r8, r5, r11, r9 */
-#define WINOGRAD_B \
-    "sub.w r11, r8, r6\n" \
-    "sub.w r8, r8, r6, lsl #2\n" \
-    "sub.w r4, r4, r6\n" \
+#define WINOGRAD_B                \
+    "sub.w r11, r8, r6\n"         \
+    "sub.w r8, r8, r6, lsl #2\n"  \
+    "sub.w r4, r4, r6\n"          \
     "add.w r4, r11, r4, lsl #2\n" \
-    "sub.w r6, r7, r5\n" \
-    "sub.w r5, r7, r5, lsl #2\n" \
-    "sub.w r9, r9, r7\n" \
-    "sub.w r9, r9, r6, lsl #2\n" \
-    "add.w r7, r8, r5\n" \
-    "sub.w r8, r8, r5\n" \
+    "sub.w r6, r7, r5\n"          \
+    "sub.w r5, r7, r5, lsl #2\n"  \
+    "sub.w r9, r9, r7\n"          \
+    "sub.w r9, r9, r6, lsl #2\n"  \
+    "add.w r7, r8, r5\n"          \
+    "sub.w r8, r8, r5\n"          \
     "add.w r5, r11, r6, lsl #1\n" \
     "sub.w r11, r11, r6, lsl #1\n"
-#define WINOGRAD_STORE(to, offset, step) \
-    "str.w r4, [" to ", #(" offset ")]\n" \
-    "str.w r7, [" to ", #(" offset " + " step ")]\n" \
-    "str.w r8, [" to ", #(" offset " + 2 * " step ")]\n" \
-    "str.w r5, [" to ", #(" offset " + 3 * " step ")]\n" \
+#define WINOGRAD_STORE(to, offset, step)                  \
+    "str.w r4, [" to ", #(" offset ")]\n"                 \
+    "str.w r7, [" to ", #(" offset " + " step ")]\n"      \
+    "str.w r8, [" to ", #(" offset " + 2 * " step ")]\n"  \
+    "str.w r5, [" to ", #(" offset " + 3 * " step ")]\n"  \
     "str.w r11, [" to ", #(" offset " + 4 * " step ")]\n" \
     "str.w r9, [" to ", #(" offset " + 5 * " step ")]\n"
 /* A column of the image, two of its four channels: r0 = top, r10 = fourth row, r1 = stride, lr and r12 = what is added. */
 #define WINOGRAD_COLUMN(rotation, offset) \
-    "ldr.w r4, [r0]\n" \
-    "ldr.w r5, [r0, r1]\n" \
-    "ldr.w r6, [r0, r1, lsl #1]\n" \
-    "ldr.w r7, [r10]\n" \
-    "ldr.w r8, [r10, r1]\n" \
-    "ldr.w r9, [r10, r1, lsl #1]\n" \
-    "sxtab16 r4, lr, r4" rotation "\n" \
-    "sxtab16 r5, lr, r5" rotation "\n" \
-    "sxtab16 r6, lr, r6" rotation "\n" \
-    "sxtab16 r7, lr, r7" rotation "\n" \
-    "sxtab16 r8, r12, r8" rotation "\n" \
+    "ldr.w r4, [r0]\n"                    \
+    "ldr.w r5, [r0, r1]\n"                \
+    "ldr.w r6, [r0, r1, lsl #1]\n"        \
+    "ldr.w r7, [r10]\n"                   \
+    "ldr.w r8, [r10, r1]\n"               \
+    "ldr.w r9, [r10, r1, lsl #1]\n"       \
+    "sxtab16 r4, lr, r4" rotation "\n"    \
+    "sxtab16 r5, lr, r5" rotation "\n"    \
+    "sxtab16 r6, lr, r6" rotation "\n"    \
+    "sxtab16 r7, lr, r7" rotation "\n"    \
+    "sxtab16 r8, r12, r8" rotation "\n"   \
     "sxtab16 r9, r12, r9" rotation "\n" WINOGRAD_B WINOGRAD_STORE("r3", offset, "48")
 #define WINOGRAD_LINE(offset) "ldm.w r10!, {r4-r9}\n" WINOGRAD_B WINOGRAD_STORE("r3", offset, "16")
 
@@ -293,26 +293,26 @@ WINOGRAD_SHARED void winograd_input(const int8_t *patch, int32_t stride, int32_t
  * words of U, behind two others. */
 #define WINOGRAD_AHEAD "ldr r12, [r1]\nldr r2, [r0, #8]\nldr r3, [r0, #12]\n"
 #define WINOGRAD_PAIR_(k, ahead, m0, m1, m2, m3, m4, m5, m6, m7) \
-    "smlad r4, r2, r12, " m0 "\n" \
-    "ldr lr, [r1, #(576 * " #k " + 4)]\n" \
-    "smlad r8, r3, r12, " m4 "\n" \
-    "ldr r12, [r1, #(576 * " #k " + 8)]\n" \
-    "smlad r5, r2, lr, " m1 "\n" \
-    "smlad r9, r3, lr, " m5 "\n" \
-    "ldr lr, [r1, #(576 * " #k " + 12)]\n" \
-    "smlad r6, r2, r12, " m2 "\n" \
-    "smlad r10, r3, r12, " m6 "\n" \
-    ahead("ldr r12, [r1, #(576 * " #k " + 576)]\n") \
-    "smlad r7, r2, lr, " m3 "\n" \
-    ahead("ldr r2, [r0, #(8 * " #k " + 16)]\n") \
-    "smlad r11, r3, lr, " m7 "\n" \
+    "smlad r4, r2, r12, " m0 "\n"                                \
+    "ldr lr, [r1, #(576 * " #k " + 4)]\n"                        \
+    "smlad r8, r3, r12, " m4 "\n"                                \
+    "ldr r12, [r1, #(576 * " #k " + 8)]\n"                       \
+    "smlad r5, r2, lr, " m1 "\n"                                 \
+    "smlad r9, r3, lr, " m5 "\n"                                 \
+    "ldr lr, [r1, #(576 * " #k " + 12)]\n"                       \
+    "smlad r6, r2, r12, " m2 "\n"                                \
+    "smlad r10, r3, r12, " m6 "\n"                               \
+    ahead("ldr r12, [r1, #(576 * " #k " + 576)]\n")              \
+    "smlad r7, r2, lr, " m3 "\n"                                 \
+    ahead("ldr r2, [r0, #(8 * " #k " + 16)]\n")                  \
+    "smlad r11, r3, lr, " m7 "\n"                                \
     ahead("ldr r3, [r0, #(8 * " #k " + 20)]\n")
 #define WINOGRAD_DO(text) text
 #define WINOGRAD_OMIT(text)
 #define WINOGRAD_PAIR(k, ahead, ...) WINOGRAD_PAIR_(k, ahead, __VA_ARGS__)
-#define WINOGRAD_PAIRS(...) \
-    WINOGRAD_AHEAD \
-    WINOGRAD_PAIR(0, WINOGRAD_DO, __VA_ARGS__) \
+#define WINOGRAD_PAIRS(...)                      \
+    WINOGRAD_AHEAD                               \
+    WINOGRAD_PAIR(0, WINOGRAD_DO, __VA_ARGS__)   \
     WINOGRAD_PAIR(1, WINOGRAD_DO, WINOGRAD_SUMS) \
     WINOGRAD_PAIR(2, WINOGRAD_DO, WINOGRAD_SUMS) \
     WINOGRAD_PAIR(3, WINOGRAD_DO, WINOGRAD_SUMS) \
@@ -389,31 +389,31 @@ __attribute__((naked, noipa, unused)) static void winograd_products(const uint32
 /* A load takes two cycles, but one behind another load of the same memory. U waits in the registers of the FPU, from where a
  * move takes one cycle: it is read once for all quads, and does not part loads of V. */
 #define WINOGRAD_PAIR_(k, u0, u1, m0, m1, m2, m3, m4, m5, m6, m7) \
-    "ldr r0, [r1, #(576 * " #k ")]\n" \
-    "ldr r2, [r1, #(576 * " #k " + 4)]\n" \
-    "ldr r3, [r1, #(576 * " #k " + 8)]\n" \
-    "ldr r12, [r1, #(576 * " #k " + 12)]\n" \
-    "vmov lr, " #u0 "\n" \
-    "smlad r4, lr, r0, " m0 "\n" \
-    "smlad r5, lr, r2, " m1 "\n" \
-    "smlad r6, lr, r3, " m2 "\n" \
-    "smlad r7, lr, r12, " m3 "\n" \
-    "vmov lr, " #u1 "\n" \
-    "smlad r8, lr, r0, " m4 "\n" \
-    "smlad r9, lr, r2, " m5 "\n" \
-    "smlad r10, lr, r3, " m6 "\n" \
+    "ldr r0, [r1, #(576 * " #k ")]\n"                             \
+    "ldr r2, [r1, #(576 * " #k " + 4)]\n"                         \
+    "ldr r3, [r1, #(576 * " #k " + 8)]\n"                         \
+    "ldr r12, [r1, #(576 * " #k " + 12)]\n"                       \
+    "vmov lr, " #u0 "\n"                                          \
+    "smlad r4, lr, r0, " m0 "\n"                                  \
+    "smlad r5, lr, r2, " m1 "\n"                                  \
+    "smlad r6, lr, r3, " m2 "\n"                                  \
+    "smlad r7, lr, r12, " m3 "\n"                                 \
+    "vmov lr, " #u1 "\n"                                          \
+    "smlad r8, lr, r0, " m4 "\n"                                  \
+    "smlad r9, lr, r2, " m5 "\n"                                  \
+    "smlad r10, lr, r3, " m6 "\n"                                 \
     "smlad r11, lr, r12, " m7 "\n"
 #define WINOGRAD_PAIR(k, u0, u1, ...) WINOGRAD_PAIR_(k, u0, u1, __VA_ARGS__)
-#define WINOGRAD_PAIRS_OF_S0_TO_S15 \
+#define WINOGRAD_PAIRS_OF_S0_TO_S15           \
     WINOGRAD_PAIR(0, s0, s1, WINOGRAD_STARTS) \
-    WINOGRAD_PAIR(1, s2, s3, WINOGRAD_SUMS) \
-    WINOGRAD_PAIR(2, s4, s5, WINOGRAD_SUMS) \
-    WINOGRAD_PAIR(3, s6, s7, WINOGRAD_SUMS) \
-    WINOGRAD_PAIR(4, s8, s9, WINOGRAD_SUMS) \
+    WINOGRAD_PAIR(1, s2, s3, WINOGRAD_SUMS)   \
+    WINOGRAD_PAIR(2, s4, s5, WINOGRAD_SUMS)   \
+    WINOGRAD_PAIR(3, s6, s7, WINOGRAD_SUMS)   \
+    WINOGRAD_PAIR(4, s8, s9, WINOGRAD_SUMS)   \
     WINOGRAD_PAIR(5, s10, s11, WINOGRAD_SUMS) \
     WINOGRAD_PAIR(6, s12, s13, WINOGRAD_SUMS) \
     WINOGRAD_PAIR(7, s14, s15, WINOGRAD_SUMS)
-#define WINOGRAD_PAIRS_OF_S16_TO_S31 \
+#define WINOGRAD_PAIRS_OF_S16_TO_S31          \
     WINOGRAD_PAIR(0, s16, s17, WINOGRAD_SUMS) \
     WINOGRAD_PAIR(1, s18, s19, WINOGRAD_SUMS) \
     WINOGRAD_PAIR(2, s20, s21, WINOGRAD_SUMS) \

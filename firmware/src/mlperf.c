@@ -70,7 +70,8 @@ static void profile(const wire_command_t *command)
 static void help(const wire_command_t *command)
 {
     (void)command;
-    wire_text("name\r\ntimestamp\r\nprofile\r\ndb load N\r\ndb HEX\r\ndb print\r\ninfer N [WARM-UPS]\r\nresults\r\nrig VERB ... CRC\r\n");
+    wire_text("name\r\ntimestamp\r\nprofile\r\ndb load N\r\ndb HEX\r\ndb print\r\n"
+              "infer N [WARM-UPS]\r\nresults\r\nrig VERB ... CRC\r\n");
 }
 
 static void results(const wire_command_t *command)
