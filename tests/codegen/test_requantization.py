@@ -216,6 +216,23 @@ def test_each_product_of_two_values(
     assert np.array_equal(_in_c(form, 0, products), reference.mul_s8(a, b, quant))
 
 
+def add_quant(
+    zero_points: tuple[int, int, int], scales: tuple[float, float, float]
+) -> fixed_point.AddQuant:
+    """ADD of a and b to out, with these zero points and scales, as TFLM prepares it."""
+    a, b, out = scales
+    twice_max = 2 * max(a, b)
+    return fixed_point.AddQuant(
+        *zero_points,
+        20,
+        fixed_point.quantize_multiplier(a / twice_max),
+        fixed_point.quantize_multiplier(b / twice_max),
+        fixed_point.quantize_multiplier(twice_max / (2**20 * out)),
+        -128,
+        127,
+    )
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     zero_points,
@@ -229,18 +246,7 @@ def test_each_product_of_two_values(
 def test_each_sum_of_two_values(
     a_zp: int, b_zp: int, out_zp: int, a: float, b: float, out: float, sign: int
 ) -> None:
-    twice_max = 2 * max(a, b)
-    quant = fixed_point.AddQuant(
-        a_zp,
-        b_zp,
-        out_zp,
-        20,
-        fixed_point.quantize_multiplier(a / twice_max),
-        fixed_point.quantize_multiplier(b / twice_max),
-        fixed_point.quantize_multiplier(twice_max / (2**20 * out)),
-        -128,
-        127,
-    )
+    quant = add_quant((a_zp, b_zp, out_zp), (a, b, out))
     form = linear(quant, sign)
     if form is None:
         return
@@ -257,16 +263,4 @@ def test_each_sum_of_two_values(
 def test_sums_of_usual_scales_are_linear() -> None:
     scales = [(0.02371, 0.01917, 0.03123), (0.1, 0.1, 0.13), (0.05, 0.003, 0.05), (0.1, 0.1, 0.2)]
     for a, b, out in scales:
-        twice_max = 2 * max(a, b)
-        quant = fixed_point.AddQuant(
-            -128,
-            5,
-            -9,
-            20,
-            fixed_point.quantize_multiplier(a / twice_max),
-            fixed_point.quantize_multiplier(b / twice_max),
-            fixed_point.quantize_multiplier(twice_max / (2**20 * out)),
-            -128,
-            127,
-        )
-        assert linear(quant, 1) is not None
+        assert linear(add_quant((-128, 5, -9), (a, b, out)), 1) is not None
