@@ -226,7 +226,7 @@ def bench(
     for name in engines:
         get_engine(name)
     tuned = chosen_plan(plan, objective, engines, [model.tflite for model in loaded], boards)
-    must_be_writable(json_path)
+    must_be_writable(json_path, *models, *([plan] if plan else []))
     procedure = Procedure(inputs=inputs, input_seed=seed, repeats=repeats, layers=layers)
 
     rows = []
@@ -348,7 +348,7 @@ def run(
     from hil.running import run_elf
 
     must_be_file(elf)
-    must_be_writable(json_path)
+    must_be_writable(json_path, elf)
     with open_place(board) as place:
         result = run_elf(place, elf, until=until, timeout_s=timeout, on_output=write_bytes)
     if not result.output.endswith(b"\n"):

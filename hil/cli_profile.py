@@ -88,7 +88,7 @@ def profile(
             raise UsageError(f"--by {printable(view)!r} is not known; known: {', '.join(VIEWS)}")
     must_be_file(file)
     for path in (speedscope_path, json_path):
-        must_be_writable(path)
+        must_be_writable(path, file)
     with status_line() as status:
         status(f"profiling {printable(file.name)}")
         if _is_elf(file):

@@ -70,8 +70,8 @@ def tune(
     name = printable(model.stem)
     board_id = board_of(board, read_lab()).id
     path = out or Path(f"{name}.{board_id}.plan.json")
-    must_be_writable(path)
-    must_be_writable(json_path)
+    must_be_writable(path, model)
+    must_be_writable(json_path, model, path)
     with (
         Store(store or DEFAULT_PATH) as opened,
         status_line() as status,

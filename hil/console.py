@@ -47,10 +47,19 @@ def must_be_file(path: Path) -> None:
         raise UsageError(f"{printable(str(path))} {what}; expected a file")
 
 
-def must_be_writable(path: Path | None) -> None:
-    """Raises UsageError now rather than after minutes of work."""
+def must_be_writable(path: Path | None, *others: Path) -> None:
+    """Raises UsageError now rather than after minutes of work.
+
+    Args:
+        path: to be written, if anything.
+        others: files that the command reads or writes besides; they must not be overwritten.
+    """
     if path is None:
         return
+    if path.resolve() in [other.resolve() for other in others]:
+        raise UsageError(
+            f"{printable(str(path))} is another file of this command; it would be overwritten"
+        )
     if path.is_dir():
         raise UsageError(f"{printable(str(path))} is a folder; expected a file to write")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
