@@ -20,6 +20,7 @@ from hil.record import Record
 from hil.session import Procedure, measure
 
 NRF, F746 = "virtual:nrf52840_dk", "virtual:stm32f746g_disco"
+L4R5 = "virtual:nucleo_l4r5zi"
 PROCEDURE = Procedure(inputs=3, repeats=3, warmup=1, layers=True)
 
 
@@ -55,7 +56,7 @@ def test_each_place_measures_in_its_own_thread(tflite, models_dir):
 def test_copies_of_constants_are_counted_as_static_ram(tflite, models_dir):
     def record(objective):
         return measure_model(
-            tflite, "net", NRF, objective=objective, procedure=PROCEDURE, models_dir=models_dir
+            tflite, "net", L4R5, objective=objective, procedure=PROCEDURE, models_dir=models_dir
         )
 
     quick, small = record("latency"), record("sram")
