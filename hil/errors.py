@@ -5,15 +5,27 @@ HilError
 ├─ BoardNotFound         no such board or place
 ├─ BuildError            PlatformIO or the compiler failed
 ├─ DoesNotFit            the firmware is larger than the board's memory
+├─ PlaceBusy             another program uses the place
+├─ PlaceQuarantined      the place failed too often and waits for somebody to look at it
 ├─ FlashError            the image did not reach the board
+│  ├─ ProbeGone          the debug probe vanished or does not answer
+│  ├─ ChipLocked         the chip's protection keeps the debugger out
+│  └─ VerifyFailed       the flash does not hold what was written
 ├─ LinkError             the serial port failed
 │  └─ LinkTimeout        the board did not answer in time
+│     └─ LinkGarbled     what came is no text: baud rate, wiring or ground
 ├─ WireError             an answer that breaks the protocol: CRC, grammar, an e-[...] reply
 ├─ TargetFault           the firmware's fault handler reported
+│  └─ ResetLoop          the firmware starts again and again
 ├─ FirmwareMismatch      the board runs another firmware than the one just flashed
+│  └─ WrongBoard         another type of board is behind the port
 ├─ OutputMismatch        a byte differs from the oracle's
 ├─ WrongKernel           a kernel of ours computes other bytes than the reference
-├─ ClockMismatch         the board's two clocks disagree: no timing can be trusted
+├─ ClockMismatch         two clocks disagree: no timing can be trusted
+├─ PowerError            the place's supply could not be switched
+├─ MeterError            the energy meter failed
+│  ├─ SamplesLost        it dropped samples: no energy can be trusted
+│  └─ TriggerError       the trigger pin did not bracket the window
 ├─ OracleError           the oracle could not run the model
 ├─ LimitsOutOfReach      no network keeps the limits of a tuning
 ├─ StoreError            the result store cannot be read or written
@@ -90,6 +102,54 @@ class FlashError(HilError):
         super().__init__(f"flashing {place} by {method} failed: {reason}")
 
 
+class ProbeGone(FlashError):
+    """The debug probe vanished, or does not answer; it may return under the same serial number."""
+
+
+class ChipLocked(FlashError):
+    """The chip's protection keeps the debugger out; `destroys` is what a mass erase would take."""
+
+    def __init__(self, place: str, method: str, seen: str, destroys: str) -> None:
+        self.seen, self.destroys = seen, destroys
+        super().__init__(
+            place,
+            method,
+            f"the chip is locked ({seen}); only a mass erase opens it, which destroys {destroys}; "
+            "it is never done unasked",
+        )
+
+
+class VerifyFailed(FlashError):
+    """The flash does not hold what was written, from `address` on."""
+
+    def __init__(self, place: str, method: str, address: int, expected: int, found: int) -> None:
+        self.address, self.expected, self.found = address, expected, found
+        super().__init__(
+            place,
+            method,
+            f"after writing, the flash holds 0x{found:02x} at 0x{address:08x}, where "
+            f"0x{expected:02x} was written; is the supply steady, is the flash worn out?",
+        )
+
+
+class PlaceBusy(HilError):
+    """Another program uses the place; `holder` says who, and since when."""
+
+    def __init__(self, place: str, holder: str) -> None:
+        self.place, self.holder = place, holder
+        super().__init__(f"{place} is in use by {holder}; wait for it, or choose another place")
+
+
+class PlaceQuarantined(HilError):
+    """The place failed too often; nothing runs there until somebody has looked at it."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        self.place, self.reason = place, reason
+        super().__init__(
+            f"{place} is in quarantine: {reason}; look at the board, then: hil lab release {place}"
+        )
+
+
 class LinkError(HilError):
     """The serial port failed: it vanished, or cannot be opened."""
 
@@ -105,6 +165,14 @@ class LinkTimeout(LinkError):
         self.waited_s, self.last_bytes, self.waiting_for = waited_s, last_bytes, waiting_for
         seen = repr(last_bytes[-80:]) if last_bytes else "nothing"
         super().__init__(port, f"no {waiting_for} within {waited_s:.1f} s; last bytes seen: {seen}")
+
+
+class LinkGarbled(LinkTimeout):
+    """What came in time is no text at all, as with a wrong baud rate."""
+
+    def __init__(self, port: str, waited_s: float, last_bytes: bytes, waiting_for: str) -> None:
+        super().__init__(port, waited_s, last_bytes, waiting_for)
+        self.args = (f"{self.args[0]}; that is no text: are baud rate, wiring and ground right?",)
 
 
 class WireError(HilError):
@@ -123,6 +191,10 @@ class TargetFault(HilError):
         super().__init__(f"{place} faulted: {report}")
 
 
+class ResetLoop(TargetFault):
+    """The firmware starts again and again without being told to."""
+
+
 class FirmwareMismatch(HilError):
     """The board runs another firmware than the one just flashed."""
 
@@ -132,6 +204,10 @@ class FirmwareMismatch(HilError):
             f"the board answers with {what} {found!r} where {expected!r} was flashed; "
             "flash it again"
         )
+
+
+class WrongBoard(FirmwareMismatch):
+    """The firmware behind the port was built for another type of board: cables are mixed up."""
 
 
 class OutputMismatch(HilError):
@@ -174,6 +250,30 @@ class ClockMismatch(HilError):
         super().__init__(
             f"the clocks of the board disagree: {seen}; is its clock tree set up right?"
         )
+
+
+class PowerError(HilError):
+    """The supply of a place could not be switched."""
+
+    def __init__(self, place: str, reason: str) -> None:
+        self.place, self.reason = place, reason
+        super().__init__(f"power of {place}: {reason}")
+
+
+class MeterError(HilError):
+    """The energy meter failed; `meter` is its kind and port."""
+
+    def __init__(self, meter: str, reason: str) -> None:
+        self.meter, self.reason = meter, reason
+        super().__init__(f"energy meter {meter}: {reason}")
+
+
+class SamplesLost(MeterError):
+    """The meter dropped samples; voids the energy."""
+
+
+class TriggerError(MeterError):
+    """The trigger pin did not bracket the measured window; voids the energy."""
 
 
 class OracleError(HilError):

@@ -122,9 +122,10 @@ def place_names(lab: Lab) -> list[str]:
 def board_of(place: str, lab: Lab) -> Board:
     """The board at a place; raises BoardNotFound with the places that exist."""
     known = place_names(lab)
-    if place in known:
-        entry = lab.places.get(place)
-        return get_board(entry.board if entry else place.removeprefix(VIRTUAL))
+    bare = place.partition("?")[0] if place.startswith(VIRTUAL) else place
+    if bare in known:
+        entry = lab.places.get(bare)
+        return get_board(entry.board if entry else bare.removeprefix(VIRTUAL))
     here = [name for name in known if name.removeprefix(VIRTUAL) == place] + [
         name for name, entry in lab.places.items() if entry.board == place
     ]
@@ -146,9 +147,10 @@ def open_place(name: str) -> Iterator[Place]:
     entry = lab.places.get(name)
     place: Place
     if entry is None:
+        from hil.virtual.options import parse_options
         from hil.virtual.place import VirtualPlace  # loads the emulator, which takes a while
 
-        place = VirtualPlace(board)
+        place = VirtualPlace(board, parse_options(name.partition("?")[2]), name)
     else:
         from hil.hardware import HardwarePlace
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from hil.board import Board
 from hil.errors import FlashError, LinkError
+from hil.virtual.options import NO_OPTIONS, VirtualOptions
 from hil.virtual.timing import model_id, timing_model
 
 _START_DEADLINE_S = 60.0  # a second on an idle machine
@@ -38,13 +39,21 @@ class BoardState(NamedTuple):
 
 
 class VirtualPlace:
-    """One virtual board, alive as long as this object is not closed; a context manager."""
+    """One virtual board, alive as long as this object is not closed; a context manager.
+
+    Args:
+        board: the type of board.
+        options: what it is given beside its board file.
+        name: as the user calls the place; "virtual:<board id>" by default.
+    """
 
     source: Literal["virtual"] = "virtual"
 
-    def __init__(self, board: Board) -> None:
-        self.board = board
-        self.name = f"virtual:{board.id}"
+    def __init__(
+        self, board: Board, options: VirtualOptions = NO_OPTIONS, name: str | None = None
+    ) -> None:
+        self.board, self.options = board, options
+        self.name = name or f"virtual:{board.id}"
         self.timing_model = model_id(timing_model(board.mcu.core))
         self.port = ""
         self._lock = threading.Lock()
@@ -62,7 +71,11 @@ class VirtualPlace:
                 process_group=0,  # Ctrl-C is for the user's process, which then closes the channel
             )
         try:
-            answer = self._exchange(_without_none(dataclasses.asdict(board)), _START_DEADLINE_S)
+            description = {
+                "board": _without_none(dataclasses.asdict(board)),
+                "options": _without_none(dataclasses.asdict(options)),
+            }
+            answer = self._exchange(description, _START_DEADLINE_S)
             if "error" in answer:
                 raise LinkError(self.name, answer["error"])
         except BaseException:

@@ -22,6 +22,7 @@ from hil.errors import HilError
 from hil.tables import table_to_dataclass
 from hil.virtual.cpu import Cpu, Stop
 from hil.virtual.image import load_elf, read_elf
+from hil.virtual.options import NO_OPTIONS, VirtualOptions
 from hil.virtual.uart import Pty
 
 _ORPHAN_CHECK_S = 1.0
@@ -33,7 +34,8 @@ MAX_PIN_CHANGES_SENT = 4096
 class Server:
     """One board, served on one control socket."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, options: VirtualOptions = NO_OPTIONS) -> None:
+        self.options = options
         self._pty = Pty()
         self.cpu = Cpu(board, self._pty)
         self._pty.stops_waiting = lambda: self.cpu.stop_requested
@@ -169,7 +171,7 @@ def _end_process(failure: threading.ExceptHookArgs) -> None:
 
 
 def main(control_fd: int) -> None:
-    """Body of the process: the first line on the control channel describes the board."""
+    """Body of the process: the first line on the control channel says which board, and how."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the parent, which then closes the channel
@@ -181,8 +183,10 @@ def main(control_fd: int) -> None:
             return
         description += data
     try:
-        board = table_to_dataclass(Board, json.loads(description), Path("control channel"))
-        server = Server(board)
+        given = json.loads(description)
+        board = table_to_dataclass(Board, given["board"], Path("control channel"))
+        options = table_to_dataclass(VirtualOptions, given["options"], Path("control channel"))
+        server = Server(board, options)
     except HilError as error:
         _send(control, {"error": str(error)})
         return
