@@ -43,7 +43,7 @@ def parse_options(query: str) -> VirtualOptions:
             faults.append(value)
         elif key in values or key not in ("flash", "meter"):
             raise UsageError(
-                f"virtual board option {key!r}: known are fault, flash and meter, once each but fault"
+                f"virtual board option {key!r}: known are flash, meter, and fault, which may repeat"
             )
         else:
             values[key] = value
