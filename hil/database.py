@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +15,9 @@ import sqlalchemy as sql
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from hil.errors import StoreError
+from hil.wal import enter_wal
 
 SCHEMA_VERSION = 2  # 1: without layer_timings
-BUSY_S = 30  # longest wait for another process's transaction
 
 _tables = sql.MetaData()
 meta_table = sql.Table(
@@ -191,29 +190,10 @@ class Database:
 def _configure_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # transactions begin where _begin_sqlite says
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000}")
-    _enter_wal(cursor)
+    enter_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")  # a commit is on the disk before it returns
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
-
-
-def _enter_wal(cursor: sqlite3.Cursor) -> None:
-    """Write-ahead log, from the first opening of the file on.
-
-    The change wants the file for itself, and SQLite answers "locked" at once, whatever
-    busy_timeout says, when several processes make the same store at the same time.
-    """
-    deadline = time.monotonic() + BUSY_S
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # extended codes too
-            if not is_busy or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _begin_sqlite(connection: sql.Connection) -> None:

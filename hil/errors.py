@@ -29,6 +29,7 @@ HilError
 ├─ OracleError           the oracle could not run the model
 ├─ LimitsOutOfReach      no network keeps the limits of a tuning
 ├─ StoreError            the result store cannot be read or written
+├─ LedgerError           the health ledger cannot be read or written
 └─ UsageError            what the user asked for makes no sense
 
 A message says what failed, what was seen, what was expected, and what to do; the command line
@@ -320,3 +321,14 @@ class StoreError(HilError):
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(f"result store {path}: {reason}")
+
+
+class LedgerError(HilError):
+    """The health ledger of the places cannot be read or written."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(
+            f"health ledger {path}: {reason}; it is made anew when the file is moved away, but "
+            "then quarantines and flash wear are forgotten"
+        )

@@ -19,6 +19,14 @@ def _folder(variable: str, default: str) -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def ledger_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A health ledger of the tests' own: what they break is no news of the lab."""
+    path = tmp_path_factory.mktemp("ledger") / "lab.sqlite"
+    os.environ["HIL_LEDGER"] = str(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
     """Folder of real .tflite files (HIL_MODELS)."""
