@@ -120,8 +120,8 @@ def boards(
 ) -> None:
     """Boards and places, and what is attached."""
     from hil.board import board_ids, get_board
-    from hil.lab import board_of, place_names, read_lab
-    from hil.ports import attached_ports
+    from hil.lab import board_of, place_names, read_lab, source_of
+    from hil.ports import attached_ports, is_attached
 
     lab = read_lab()
     known = [get_board(board) for board in board_ids()]
@@ -129,9 +129,9 @@ def boards(
         {
             "place": name,
             "board": board_of(name, lab).id,
-            "source": "hardware" if name in lab.places else "virtual",
+            "source": source_of(name, lab),
             "port": lab.places[name].port if name in lab.places else None,
-            "attached": name not in lab.places or Path(lab.places[name].port).exists(),
+            "attached": source_of(name, lab) == "virtual" or is_attached(lab.places[name].port),
         }
         for name in place_names(lab)
     ]
@@ -214,13 +214,13 @@ def bench(
     from codegen.engines import get_engine
     from hil.bench import Model, run_bench
     from hil.cli_tune import chosen_plan
-    from hil.lab import board_of, read_lab
+    from hil.lab import board_of, chosen_places, read_lab
     from hil.record import Record
     from hil.report import bench_tables, layer_table, write_json
     from hil.session import Procedure
 
     loaded = [Model(printable(path.stem), read_model(path)) for path in models]
-    places = split_names(",".join(board), "--board")
+    places = chosen_places(split_names(",".join(board), "--board"), read_lab())
     engines = split_names(",".join(engine or ["tiny"]), "--engine")
     boards = [board_of(place, read_lab()).id for place in places]
     for name in engines:

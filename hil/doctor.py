@@ -15,8 +15,8 @@ from typing import Literal
 
 from hil.board import board_ids, get_board
 from hil.errors import HilError
-from hil.lab import VIRTUAL, lab_path, open_place, read_lab
-from hil.ports import attached_ports
+from hil.lab import VIRTUAL, PlaceEntry, lab_path, open_place, read_lab
+from hil.ports import attached_ports, resolve_port
 
 #: Python packages that only some work needs, with that work.
 PACKAGES = (
@@ -132,28 +132,10 @@ def _lab() -> list[Finding]:
         lab = read_lab()
     except HilError as error:
         return [Finding("missing", str(path), str(error), "correct the file")]
-    findings = [Finding("ok", str(path), f"{len(lab.places)} physical places")]
-    for name, entry in sorted(lab.places.items()):
-        if not Path(entry.port).exists():
-            findings.append(
-                Finding(
-                    "missing",
-                    f"place {name}",
-                    f"no {entry.port}",
-                    "plug the board in; hil boards lists what is attached",
-                )
-            )
-        elif not os.access(entry.port, os.R_OK | os.W_OK):
-            findings.append(
-                Finding(
-                    "missing",
-                    f"place {name}",
-                    f"{entry.port} may not be opened",
-                    "sudo usermod -aG dialout $USER, then log in again",
-                )
-            )
-        else:
-            findings.append(Finding("ok", f"place {name}", f"{entry.board} on {entry.port}"))
+    physical = {name: entry for name, entry in lab.places.items() if not entry.virtual}
+    text = f"{len(physical)} physical places, {len(lab.places) - len(physical)} named virtual ones"
+    findings = [Finding("ok", str(path), text)]
+    findings += [_physical_place(name, entry) for name, entry in sorted(physical.items())]
     if lab.tflm is None:
         findings.append(
             Finding(
@@ -170,6 +152,29 @@ def _lab() -> list[Finding]:
     else:
         findings.append(Finding("ok", "engine tflm", lab.tflm.library))
     return findings
+
+
+def _physical_place(name: str, entry: PlaceEntry) -> Finding:
+    what = f"place {name}"
+    try:
+        port = resolve_port(entry.port or "")
+    except HilError as error:
+        return Finding("missing", what, str(error), "plug the board in, or correct lab.toml")
+    if not Path(port).exists():
+        return Finding(
+            "missing",
+            what,
+            f"no {port}",
+            "plug the board in; hil boards lists what is attached",
+        )
+    if not os.access(port, os.R_OK | os.W_OK):
+        return Finding(
+            "missing",
+            what,
+            f"{port} may not be opened",
+            "sudo usermod -aG dialout $USER, then log in again",
+        )
+    return Finding("ok", what, f"{entry.board} on {entry.port}")
 
 
 def _probes() -> list[Finding]:

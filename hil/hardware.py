@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hil import flash
 from hil.board import Board
+from hil.errors import FlashError, PowerError
+from hil.ports import resolve_port
+
+if TYPE_CHECKING:
+    from hil.lab import PlaceEntry
 
 
 class HardwarePlace:
@@ -15,20 +21,44 @@ class HardwarePlace:
     Args:
         name: of the place in lab.toml.
         board: the type of board.
-        port: path of its serial port.
-        probe: serial number of its debug probe; None when only one is plugged in.
+        entry: its table in lab.toml.
     """
 
     source: Literal["hardware"] = "hardware"
     timing_model: str | None = None
 
-    def __init__(self, name: str, board: Board, *, port: str, probe: str | None) -> None:
-        self.name, self.board, self.port = name, board, port
-        self._probe = probe
+    def __init__(self, name: str, board: Board, entry: PlaceEntry) -> None:
+        assert entry.port is not None and not entry.virtual, "a physical place has a port"
+        self.name, self.board, self.entry = name, board, entry
+        self.probe = entry.probe
+        self.meter: Any = None
+        self._port_name = entry.port
+
+    @property
+    def port(self) -> str:
+        """Path of its serial port now; raises LinkError when it is not plugged in."""
+        return resolve_port(self._port_name)
+
+    @property
+    def can_power_cycle(self) -> bool:
+        """Whether lab.toml names a switch."""
+        return self.entry.power is not None
 
     def flash(self, elf: Path) -> None:
         """Programs, verifies and starts an image; raises FlashError."""
-        flash.program(self.board, elf, place=self.name, probe_id=self._probe)
+        flash.program(self.board, elf, place=self.name, probe_id=self.probe)
+
+    def reset(self) -> None:
+        """As the reset button, by the probe; raises FlashError."""
+        raise FlashError(self.name, self.board.flash.method, "reset by the probe is not there yet")
+
+    def power_cycle(self) -> None:
+        """Off, on, and back on USB; raises PowerError."""
+        raise PowerError(self.name, "lab.toml names no switch for it")
+
+    def now(self) -> float:
+        """Seconds of this machine's clock."""
+        return time.monotonic()
 
     def fault(self) -> str | None:
         """None: hardware tells of its faults over the serial port only."""

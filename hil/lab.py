@@ -1,43 +1,151 @@
-"""Places: where boards are. `virtual:<board id>` always exists; lab.toml names physical ones.
+"""Places: where boards are. `virtual:<board id>` always exists; lab.toml names the others.
 
-lab.toml lies in the root of the repository and is not part of it, because it describes one desk:
+lab.toml lies in the root of the repository and is not part of it, because it describes one desk.
+`hil lab scan` writes it from what is plugged in, and leaves alone what is there already:
 
     [places.desk_nrf]
     board = "nrf52840_dk"
-    port = "/dev/ttyACM0"     # `hil boards` lists what is attached
-    probe = "683012345"       # serial number of the debug probe, if there are several
+    port = "/dev/serial/by-id/usb-SEGGER_J-Link_000683012345-if00"  # or "usb:SERIAL[:INTERFACE]"
+    probe = "683012345"       # serial number of the debug probe
+    flash = "jlink"           # instead of the method in the board file
+    tags = ["nightly"]        # --board tag:nightly is every place that has it
+    meter = {kind = "ppk2", port = "usb:E6B01234ABCD:1", supply_mv = 3000, trigger_channel = 0}
+    power = {kind = "uhubctl", location = "1-1.4", port = 2}
+
+    [places.twin]             # an emulated board with a name: it can be locked and quarantined
+    board = "nrf52840_dk"
+    virtual = true
+    flash = "pyocd"           # direct, pyocd, openocd
+    meter = {kind = "ppk2"}
+    faults = ["silence@2"]
 
     [tflm]                    # only for engine `tflm`: the user's own build of TFLM
     library = "/home/me/tflite-micro/gen/.../libtensorflow-microlite.a"
     include_dirs = ["/home/me/tflm-tree", "/home/me/tflm-tree/third_party/flatbuffers/include"]
 
 Not here: what a board is (board), how an image gets onto it (flash), what a virtual one does
-(virtual).
+(virtual), who may use a place (locks), how its supply is switched (power).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from hil.board import BOARDS_DIR, Board, board_ids, get_board
 from hil.errors import BoardFileError, BoardNotFound, UsageError
+from hil.flash import method_names
+from hil.ports import why_not_stable
+from hil.power import PowerEntry
 from hil.tables import read_toml, table_to_dataclass
+from hil.virtual.options import FlashWay, MeterKind, VirtualOptions, parse_options
 
 VIRTUAL = "virtual:"
+TAG = "tag:"
+
+
+@dataclass(frozen=True, slots=True)
+class MeterEntry:
+    """The energy meter in a board's supply.
+
+    Attributes:
+        kind: name of a driver in hil/meters.
+        port: serial port, by a stable name as that of a place; None where the driver needs none.
+        serial: serial number, for meters without a serial port.
+        supply_mv: what the meter supplies the board with; None: the board has its own supply.
+        trigger_channel: input of the meter that the board's trigger pin is wired to.
+    """
+
+    kind: str
+    port: str | None = None
+    serial: str | None = None
+    supply_mv: int | None = None
+    trigger_channel: int = 0
+
+    def __post_init__(self) -> None:
+        if self.port is not None and (problem := why_not_stable(self.port)):
+            raise ValueError(f"key 'port': {problem}")
+        if self.supply_mv is not None and not 0 < self.supply_mv <= 5500:
+            raise ValueError(f"key 'supply_mv' is {self.supply_mv}; it should be 1 to 5500")
+        if not 0 <= self.trigger_channel <= 7:
+            raise ValueError(
+                f"key 'trigger_channel' is {self.trigger_channel}; it should be 0 to 7"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceEntry:
-    """A physical board in lab.toml: its type, serial port, and the debug probe's serial number."""
+    """A place of lab.toml: a physical board, or an emulated one (`virtual`) that has a name.
+
+    Attributes:
+        board: id of its type.
+        port: serial port of a physical board: /dev/serial/by-id/..., or usb:SERIAL[:INTERFACE].
+        probe: serial number of its debug probe; None when only one is plugged in.
+        flash: how images get onto it, instead of what the board file says.
+        meter: the energy meter in its supply.
+        power: the switch in its supply.
+        tags: words that `--board tag:WORD` finds it by.
+        virtual: no physical board; it is labelled as what it is, like `virtual:<board id>`.
+        faults: what goes wrong with an emulated board, as hil/virtual/faults.py reads it.
+    """
 
     board: str
-    port: str
+    port: str | None = None
     probe: str | None = None
+    flash: str | None = None
+    meter: MeterEntry | None = None
+    power: PowerEntry | None = None
+    tags: tuple[str, ...] = ()
+    virtual: bool = False
+    faults: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.board not in board_ids():
+            raise ValueError(f"no board {self.board!r}; known are {', '.join(board_ids())}")
+        for tag in self.tags:
+            if not tag or not tag.isprintable() or set(tag) & set(",: "):
+                raise ValueError(f"tag {tag!r} should be a word without ',' and ':'")
+        if self.virtual:
+            self._check_virtual()
+        else:
+            self._check_physical()
+
+    @property
+    def options(self) -> VirtualOptions:
+        """What an emulated board is given."""
+        return VirtualOptions(
+            flash=self.flash or "direct",  # type: ignore[arg-type]  # checked above
+            meter=self.meter.kind if self.meter else None,  # type: ignore[arg-type]
+            faults=self.faults,
+        )
+
+    def _check_virtual(self) -> None:
+        for key in ("port", "probe", "power"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"key {key!r} is for physical boards; this one is virtual")
+        if self.flash not in (None, *get_args(FlashWay)):
+            known = ", ".join(get_args(FlashWay))
+            raise ValueError(f"key 'flash' is {self.flash!r}; a virtual board knows {known}")
+        if self.meter is not None and self.meter.kind not in get_args(MeterKind):
+            known = ", ".join(get_args(MeterKind))
+            raise ValueError(f"meter {self.meter.kind!r}: a virtual board knows {known}")
+
+    def _check_physical(self) -> None:
+        if self.port is None:
+            raise ValueError("missing key 'port'; an emulated board says virtual = true")
+        if not self.port:
+            raise ValueError("key 'port' is empty")
+        if problem := why_not_stable(self.port):
+            raise ValueError(f"key 'port': {problem}")
+        if self.flash not in (None, *method_names()):
+            known = ", ".join(method_names())
+            raise ValueError(f"key 'flash' is {self.flash!r}; known methods are {known}")
+        if self.faults:
+            raise ValueError("key 'faults' is for boards with virtual = true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +181,38 @@ class Place(Protocol):
 
     @property
     def port(self) -> str:
-        """Path of a tty that pyserial opens."""
+        """Path of a tty that pyserial opens, looked up anew: it changes when USB re-enumerates.
+
+        Raises LinkError while there is none.
+        """
+
+    @property
+    def probe(self) -> str | None:
+        """The debug probe as pyOCD calls it; None: the only one, or none."""
+
+    @property
+    def meter(self) -> Any:
+        """The energy meter in its supply; None when there is none."""
 
     @property
     def timing_model(self) -> str | None:
         """Name and version of a virtual board's cycle model; None on hardware."""
 
+    @property
+    def can_power_cycle(self) -> bool:
+        """Whether its supply can be switched."""
+
     def flash(self, elf: Path) -> None:
         """Puts an image onto the board and starts it; raises FlashError."""
+
+    def reset(self) -> None:
+        """As the reset button; raises FlashError when the probe does not do it."""
+
+    def power_cycle(self) -> None:
+        """Off, on, and back on USB; raises PowerError, also when there is no switch."""
+
+    def now(self) -> float:
+        """Seconds of a clock that does not hang on the board's crystal; only differences count."""
 
     def fault(self) -> str | None:
         """What a virtual board's emulator saw go wrong since it was flashed; None on hardware."""
@@ -100,23 +232,40 @@ def read_lab(path: Path | None = None) -> Lab:
     if not path.exists():
         return Lab()
     lab = table_to_dataclass(Lab, read_toml(path), path)
-    for name, entry in lab.places.items():
-        where = f"places.{name}"
-        if entry.board not in board_ids():
-            known = ", ".join(board_ids())
-            raise BoardFileError(path, where, f"no board {entry.board!r}; known are {known}")
+    for name in lab.places:
         if not name.strip() or not name.isprintable():
             raise BoardFileError(path, "places", f"{name!r} is no name for a place")
-        if not entry.port:
-            raise BoardFileError(path, where, "key 'port' is empty")
-        if ":" in name or "," in name:
-            raise BoardFileError(path, where, "the name of a place holds neither ':' nor ','")
+        if set(name) & set(":,?"):
+            raise BoardFileError(
+                path, f"places.{name}", "the name of a place holds neither ':' nor ',' nor '?'"
+            )
     return lab
 
 
 def place_names(lab: Lab) -> list[str]:
-    """All places: the virtual ones, then those of lab.toml."""
+    """All places: the anonymous virtual ones, then those of lab.toml."""
     return [f"{VIRTUAL}{board}" for board in board_ids()] + sorted(lab.places)
+
+
+def chosen_places(names: Sequence[str], lab: Lab) -> list[str]:
+    """The names, each once, with every `tag:WORD` replaced by the places that have the tag.
+
+    Raises UsageError when no place has it.
+    """
+    chosen: dict[str, None] = {}
+    for name in names:
+        tagged = [name]
+        if name.startswith(TAG):
+            tag = name.removeprefix(TAG)
+            tagged = sorted(place for place, entry in lab.places.items() if tag in entry.tags)
+            if not tagged:
+                known = sorted({word for entry in lab.places.values() for word in entry.tags})
+                raise UsageError(
+                    f"no place of {lab_path()} has the tag {tag!r}; "
+                    f"tags there are {', '.join(known) or 'none'}"
+                )
+        chosen |= dict.fromkeys(tagged)
+    return list(chosen)
 
 
 def board_of(place: str, lab: Lab) -> Board:
@@ -134,6 +283,12 @@ def board_of(place: str, lab: Lab) -> Board:
     raise BoardNotFound(place, known)
 
 
+def source_of(place: str, lab: Lab) -> Literal["virtual", "hardware"]:
+    """What measurements at a place are labelled with."""
+    entry = lab.places.get(place)
+    return "virtual" if entry is None or entry.virtual else "hardware"
+
+
 @contextlib.contextmanager
 def open_place(name: str) -> Iterator[Place]:
     """The place of that name, open until the block ends.
@@ -146,14 +301,14 @@ def open_place(name: str) -> Iterator[Place]:
     board = board_of(name, lab)
     entry = lab.places.get(name)
     place: Place
-    if entry is None:
-        from hil.virtual.options import parse_options
+    if entry is None or entry.virtual:
         from hil.virtual.place import VirtualPlace  # loads the emulator, which takes a while
 
-        place = VirtualPlace(board, parse_options(name.partition("?")[2]), name)
+        options = entry.options if entry else parse_options(name.partition("?")[2])
+        place = VirtualPlace(board, options, name)
     else:
         from hil.hardware import HardwarePlace
 
-        place = HardwarePlace(name, board, port=entry.port, probe=entry.probe)
+        place = HardwarePlace(name, board, entry)
     with contextlib.closing(place):
         yield place

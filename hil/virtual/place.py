@@ -48,6 +48,9 @@ class VirtualPlace:
     """
 
     source: Literal["virtual"] = "virtual"
+    can_power_cycle = True
+    probe: str | None = None
+    meter: Any = None
 
     def __init__(
         self, board: Board, options: VirtualOptions = NO_OPTIONS, name: str | None = None
@@ -111,6 +114,20 @@ class VirtualPlace:
     def reset(self) -> None:
         """As the reset button."""
         self._request({"do": "reset"})
+
+    def power_cycle(self) -> None:
+        """As a reset: what the board kept without power is in its flash."""
+        self.reset()
+
+    def now(self) -> float:
+        """Seconds of emulated time since the last flash or reset; the core must be at rest.
+
+        Raises LinkError while it runs, or when an executed instruction has no known cost.
+        """
+        state = self.state()
+        if state.cycles is None:
+            raise LinkError(self.name, f"its time is not known ({state.fault or state.state})")
+        return state.cycles / self.board.mcu.clock_hz
 
     def stop(self) -> None:
         """Halts the core for good: it can be looked at, and flashed or reset to run again."""

@@ -4,9 +4,21 @@ import pytest
 
 from hil.board import board_ids
 from hil.errors import BoardFileError, BoardNotFound, UsageError
-from hil.lab import Lab, PlaceEntry, board_of, open_place, place_names, read_lab
+from hil.lab import (
+    Lab,
+    PlaceEntry,
+    board_of,
+    chosen_places,
+    open_place,
+    place_names,
+    read_lab,
+    source_of,
+)
 
-DESK = Lab({"desk": PlaceEntry("nrf52840_dk", "/dev/ttyACM7", "683")})
+PORT = "/dev/serial/by-id/usb-SEGGER_J-Link_000683-if00"
+DESK_TEXT = f'[places.desk]\nboard = "nrf52840_dk"\nport = "{PORT}"\n'
+TWIN_TEXT = '[places.twin]\nboard = "nrf52840_dk"\nvirtual = true\n'
+DESK = Lab({"desk": PlaceEntry("nrf52840_dk", PORT, "683")})
 
 
 @pytest.fixture
@@ -25,7 +37,7 @@ def test_without_a_lab_file_there_are_virtual_places_only(lab_file):
 
 def test_a_lab_file_names_physical_places_and_a_build_of_tflm(lab_file):
     lab_file.write_text(
-        '[places.desk]\nboard = "nrf52840_dk"\nport = "/dev/ttyACM7"\nprobe = "683"\n'
+        f'[places.desk]\nboard = "nrf52840_dk"\nport = "{PORT}"\nprobe = "683"\n'
         '[tflm]\nlibrary = "/x/lib.a"\ninclude_dirs = ["/x", "/y"]\n'
     )
 
@@ -46,6 +58,18 @@ def test_a_lab_file_names_physical_places_and_a_build_of_tflm(lab_file):
         ('[places." "]\nboard = "nrf52840_dk"\nport = "/dev/x"\n', "' ' is no name for a place"),
         ('[places."a\\n"]\nboard = "nrf52840_dk"\nport = "/dev/x"\n', "is no name for a place"),
         ('[places.desk]\nboard = "nrf52840_dk"\nport = ""\n', "key 'port' is empty"),
+        ('[places.desk]\nboard = "nrf52840_dk"\nport = "/dev/ttyACM0"\n', "hil lab scan"),
+        ('[places.desk]\nboard = "nrf52840_dk"\nport = "COM7"\n', "hil lab scan"),
+        ('[places.desk]\nboard = "nrf52840_dk"\nport = "/dev/pts/4"\n', "virtual = true"),
+        ('[places.desk]\nboard = "nrf52840_dk"\nport = "usb:"\n', "usb:SERIAL"),
+        (DESK_TEXT + 'flash = "direct"\n', "places.desk.*'flash' is 'direct'; known methods"),
+        (DESK_TEXT + 'faults = ["silence"]\n', "virtual = true"),
+        (DESK_TEXT + 'tags = ["a,b"]\n', "tag 'a,b'"),
+        (DESK_TEXT + "virtual = true\n", "'port' is for physical boards"),
+        (DESK_TEXT + 'colour = "red"\n', "unknown key 'colour'"),
+        (DESK_TEXT + 'meter = {kind = "ppk2", port = "/dev/ttyACM1"}\n', "desk.meter.*'port'"),
+        (TWIN_TEXT + 'flash = "jlink"\n', "a virtual board knows direct"),
+        (TWIN_TEXT + 'meter = {kind = "joulescope"}\n', "a virtual board knows ppk2"),
         ("[palces]\n", "unknown key 'palces'"),
         ("[places", "not valid TOML"),
     ],
@@ -73,9 +97,57 @@ def test_an_unknown_place_names_those_that_exist():
 
 
 def test_a_physical_place_knows_its_port_and_is_labelled_hardware(lab_file):
-    lab_file.write_text('[places.desk]\nboard = "nrf52840_dk"\nport = "/dev/ttyACM7"\n')
+    lab_file.write_text(f'[places.desk]\nboard = "nrf52840_dk"\nport = "{PORT}"\n')
 
     with open_place("desk") as place:
-        assert (place.name, place.port, place.source) == ("desk", "/dev/ttyACM7", "hardware")
+        assert (place.name, place.port, place.source) == (
+            "desk",
+            "/dev/serial/by-id/usb-SEGGER_J-Link_000683-if00",
+            "hardware",
+        )
         assert place.timing_model is None
         assert place.fault() is None
+
+
+def test_an_emulated_board_may_have_a_name_and_is_still_labelled_virtual(lab_file):
+    lab_file.write_text(
+        TWIN_TEXT + 'flash = "pyocd"\nmeter = {kind = "ppk2"}\nfaults = ["silence@2"]\n'
+    )
+
+    lab = read_lab()
+
+    assert source_of("twin", lab) == "virtual"
+    options = lab.places["twin"].options
+    assert (options.flash, options.meter, options.faults) == ("pyocd", "ppk2", ("silence@2",))
+
+
+def test_a_named_virtual_place_opens_as_a_virtual_board(lab_file):
+    lab_file.write_text(TWIN_TEXT)
+
+    with open_place("twin") as place:
+        assert (place.name, place.source) == ("twin", "virtual")
+        assert place.timing_model is not None
+
+
+def test_a_tag_is_every_place_that_has_it_once():
+    lab = Lab(
+        {
+            "b": PlaceEntry("nrf52840_dk", PORT, tags=("nightly",)),
+            "a": PlaceEntry("nrf52840_dk", virtual=True, tags=("nightly", "slow")),
+            "c": PlaceEntry("nrf52840_dk", virtual=True),
+        }
+    )
+
+    assert chosen_places(["b", "tag:nightly"], lab) == ["b", "a"]
+    with pytest.raises(UsageError, match=r"tag 'daily'; tags there are nightly, slow"):
+        chosen_places(["tag:daily"], lab)
+
+
+def test_a_physical_place_whose_port_leads_to_a_pseudo_terminal_is_refused(lab_file, tmp_path):
+    """Whatever link hides it: an emulated board must not pass for hardware."""
+    link = tmp_path / "usb-SEGGER_J-Link_000683-if00"
+    link.symlink_to("/dev/pts/7")
+    lab_file.write_text(f'[places.desk]\nboard = "nrf52840_dk"\nport = "{link}"\n')
+
+    with pytest.raises(BoardFileError, match="pseudo terminal"):
+        read_lab()

@@ -32,6 +32,8 @@ class FakePlace:
     name = "fake"
     source: Literal["virtual", "hardware"] = "virtual"
     timing_model: str | None = "fake/1"
+    probe = meter = None
+    can_power_cycle = True
 
     def __init__(
         self, *, store_bytes=SIZE, identity=None, spoil=None, answer=None, clock_ratio=1.0
@@ -39,6 +41,7 @@ class FakePlace:
         self.board: Board = get_board("nrf52840_dk")
         self.flashed: list[Path] = []
         self.seen_fault: str | None = None
+        self.resets = self.power_cycles = 0
         self.runs = self.fills = 0
         self._store_bytes, self._identity = store_bytes, identity or {}
         self._spoil = spoil or (lambda run, data: data)
@@ -51,6 +54,15 @@ class FakePlace:
     def flash(self, elf: Path) -> None:
         self.flashed.append(elf)
         self._board.send(b"m-timestamp-mode-performance\r\nm-init-done\r\n" + READY)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def power_cycle(self) -> None:
+        self.power_cycles += 1
+
+    def now(self) -> float:
+        return self._us * 1e-6
 
     def fault(self) -> str | None:
         return self.seen_fault
