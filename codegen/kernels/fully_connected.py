@@ -10,7 +10,7 @@ import numpy as np
 from codegen.ir import Conv2D, FullyConnected, Graph, Op, op_macs
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Array, Context, common
-from codegen.kernels.conv2d import PLAIN_BYTES, conv_weights, window
+from codegen.kernels.conv2d import PLAIN_BYTES
 from codegen.kernels.packing import (
     Layout,
     column_order,
@@ -19,6 +19,7 @@ from codegen.kernels.packing import (
     pair_segment,
     refuse_pairs,
 )
+from codegen.kernels.window import conv_weights, window
 from codegen.limits import BoardLimits
 from codegen.requantization import Product, Scaling, plain_table, product, scaling
 

@@ -10,9 +10,9 @@ from codegen import fixed_point
 from codegen.ir import AveragePool2D, Graph, MaxPool2D, Mean, Op
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Context, common
-from codegen.kernels.conv2d import Window
 from codegen.kernels.overlap import forward_overlap
 from codegen.kernels.strides import Axes, collapsed, row_major_strides
+from codegen.kernels.window import Window
 from codegen.limits import BoardLimits
 from codegen.requantization import Product, Scaling, averages, scaling
 

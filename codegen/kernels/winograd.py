@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from codegen.ir import Conv2D, Graph, Op
 from codegen.kernels import Cost, Kernel, register
 from codegen.kernels.context import Array, Context, common
-from codegen.kernels.conv2d import Window, conv_weights, window
 from codegen.kernels.overlap import forward_overlap
+from codegen.kernels.window import Window, conv_weights, window
 from codegen.limits import BoardLimits
 from codegen.planner import Overlap
 from codegen.requantization import Product, Scaling, product, scaling
