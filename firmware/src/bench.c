@@ -176,6 +176,12 @@ uint8_t bench_read_input(uint32_t offset)
     return store != NULL ? store[offset] : *tensor_byte(offset, model_input);
 }
 
+void *bench_spare_ram(uint32_t bytes)
+{
+    uint32_t used = (in_bytes + 7) & ~7u;
+    return store_bytes >= used && bytes <= store_bytes - used ? store + used : NULL;
+}
+
 bool bench_inputs_ready(uint32_t repeats)
 {
     return store != NULL || repeats == 0 || (inputs_fresh && repeats == 1);

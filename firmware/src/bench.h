@@ -29,6 +29,9 @@ uint32_t bench_store_bytes(void);
 /* Byte `offset` (below bench_in_bytes) of the next inference's inputs. */
 void bench_write_input(uint32_t offset, uint8_t value);
 uint8_t bench_read_input(uint32_t offset);
+/* RAM of the store behind the inputs, on an 8-byte boundary, for what belongs to the inputs but is no part of a measurement;
+ * NULL when there are not so many bytes. */
+void *bench_spare_ram(uint32_t bytes);
 /* Whether `repeats` inferences may run now: always with a store, else one per set of inputs written. */
 bool bench_inputs_ready(uint32_t repeats);
 

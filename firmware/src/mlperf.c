@@ -1,7 +1,8 @@
 /*
- * mlperf.c: MLPerf Tiny's device protocol in performance mode, so that its runner can drive the board unchanged.
+ * mlperf.c: MLPerf Tiny's device protocol, so that its runner can drive the board unchanged.
  *
- * Replies follow the runner's expectations: the boot lines, `m-...` per command, `m-ready` last (written by main.c).
+ * Replies follow the runner's expectations: the boot lines, `m-...` per command, `m-ready` last (written by main.c). Performance
+ * mode, which serves accuracy too, unless HIL_MLPERF_ENERGY is defined: then a timestamp is a falling edge of the trigger pin.
  */
 #include <stddef.h>
 
@@ -10,12 +11,26 @@
 #include "model.h"
 #include "port.h"
 
-enum { DEFAULT_WARM_UPS = 10, ECHOED_CHARS = 32 };
+enum { DEFAULT_INFERENCES = 1, DEFAULT_WARM_UPS = 10, ECHOED_CHARS = 32 };
+
+/* What the bytes of `db` are: those of the input tensor, or pixels from 0 to 255, or little-endian float32 values. */
+typedef enum { TENSOR, PIXELS, FLOATS } form_t;
+
+/* Models of the benchmark by how their names start. The runner knows them by this name, and its data sets hold `form`; both
+ * conversions, and what is told as the result, are those of the benchmark's reference implementations. Neither is timed. */
+typedef struct {
+    const char *name;
+    form_t form;
+    bool reconstructs; /* the result is how far the output is from the input */
+} benchmark_t;
+
+static const benchmark_t benchmarks[] = {
+    {"ad01", FLOATS, true},  {"ic01", PIXELS, false},  {"ic02", PIXELS, false},   {"kws01", TENSOR, false},
+    {"vww01", PIXELS, false}, {"sww01", TENSOR, false}, {"strww01", TENSOR, false},
+};
 
 static uint32_t db_expected, db_received; /* bytes of the running `db load` */
-
-/* Models of the benchmark by how their names start; the runner knows them as these. */
-static const char *const benchmark_models[] = {"ad01", "ic01", "kws01", "vww01", "sww01", "strww01"};
+static float *floats;                     /* what `db` brought, in the form FLOATS */
 
 static bool starts_with(const char *text, const char *start)
 {
@@ -24,6 +39,40 @@ static bool starts_with(const char *text, const char *start)
         start++;
     }
     return *start == '\0';
+}
+
+/* The benchmark that the model is one of, or one without a name. Conversions are from and to one int8 tensor. */
+static benchmark_t benchmark(void)
+{
+    bool converts = model_info.input_count == 1 && model_input(0).dtype == MODEL_S8;
+    for (uint32_t i = 0; i < sizeof benchmarks / sizeof benchmarks[0]; i++) {
+        if (starts_with(model_info.name, benchmarks[i].name)) {
+            benchmark_t found = benchmarks[i];
+            if (!converts) {
+                found.form = TENSOR;
+            }
+            found.reconstructs = found.reconstructs && converts && model_output(0).dtype == MODEL_S8 &&
+                                 model_output(0).bytes == model_input(0).bytes;
+            return found;
+        }
+    }
+    return (benchmark_t){NULL, TENSOR, false};
+}
+
+/* The int8 of a real value: rounded half away from zero, cut off at the ends of the type. */
+static uint8_t quantised(float value, model_io_t io)
+{
+    float steps = value / io.scale;
+    if (!(steps > -512.0f)) { /* a NaN, too */
+        steps = -512.0f;
+    }
+    if (steps > 512.0f) {
+        steps = 512.0f;
+    }
+    int32_t whole = (int32_t)steps;
+    float rest = steps - (float)whole; /* exact */
+    whole += (rest >= 0.5f) - (rest <= -0.5f) + io.zero_point;
+    return (uint8_t)(whole < INT8_MIN ? INT8_MIN : whole > INT8_MAX ? INT8_MAX : whole);
 }
 
 /* Microseconds in 64 bits: the chip's timer wraps after 71 minutes, of which one is noticed per call. */
@@ -38,6 +87,20 @@ static uint64_t lap_us(void)
     return (uint64_t)wraps << 32 | now;
 }
 
+#ifdef HIL_MLPERF_ENERGY
+enum { EDGE_US = 100 }; /* how long the pin stays low; the benchmark asks for 1 us */
+
+static void timestamp(const wire_command_t *command)
+{
+    (void)command;
+    port_uart_flush();
+    uint64_t start_us = lap_us();
+    port_trigger(0);
+    while (lap_us() - start_us < EDGE_US) {
+    }
+    port_trigger(1);
+}
+#else
 static void timestamp(const wire_command_t *command)
 {
     (void)command;
@@ -46,6 +109,7 @@ static void timestamp(const wire_command_t *command)
     wire_decimal(us);
     wire_end();
 }
+#endif
 
 static void name(const wire_command_t *command)
 {
@@ -56,14 +120,9 @@ static void name(const wire_command_t *command)
 static void profile(const wire_command_t *command)
 {
     (void)command;
-    const char *model = model_info.name;
-    for (uint32_t i = 0; i < sizeof benchmark_models / sizeof benchmark_models[0]; i++) {
-        if (starts_with(model, benchmark_models[i])) {
-            model = benchmark_models[i];
-        }
-    }
+    const char *known = benchmark().name;
     wire_text("m-profile-[ULPMark for tinyML Firmware V0.0.1]\r\nm-model-[");
-    wire_text(model);
+    wire_text(known != NULL ? known : model_info.name);
     wire_text("]\r\n");
 }
 
@@ -71,7 +130,26 @@ static void help(const wire_command_t *command)
 {
     (void)command;
     wire_text("name\r\ntimestamp\r\nprofile\r\ndb load N\r\ndb HEX\r\ndb print\r\n"
-              "infer N [WARM-UPS]\r\nresults\r\nrig VERB ... CRC\r\n");
+              "infer [N [WARM-UPS]]\r\nresults\r\nrig VERB ... CRC\r\n");
+}
+
+/* Mean of (output - input)^2 against the floats that `db` brought. */
+static void reconstruction_error(void)
+{
+    model_io_t input = model_input(0);
+    model_io_t output = model_output(0);
+    float sum = 0.0f;
+    for (uint32_t i = 0; i < output.bytes; i++) {
+        if (floats == NULL || quantised(floats[i], input) != bench_read_input(i)) {
+            wire_text("e-[No result: the inputs did not come by db]\r\n");
+            return;
+        }
+        float difference = output.scale * (float)((int8_t)output.data[i] - output.zero_point) - floats[i];
+        sum += difference * difference;
+    }
+    wire_text("m-results-[");
+    wire_fixed3(sum / (float)output.bytes);
+    wire_text("]\r\n");
 }
 
 static void results(const wire_command_t *command)
@@ -79,6 +157,10 @@ static void results(const wire_command_t *command)
     (void)command;
     if (!bench_outputs_valid()) {
         wire_text("e-[No inference yet]\r\n");
+        return;
+    }
+    if (benchmark().reconstructs) {
+        reconstruction_error();
         return;
     }
     const char *separator = "m-results-[";
@@ -113,13 +195,37 @@ static void results(const wire_command_t *command)
     wire_text("]\r\n");
 }
 
+/* In performance mode the trigger pin is high while the inferences run; in energy mode its falling edges are timestamps. */
+static void begin_window(void)
+{
+    port_uart_flush();
+#ifndef HIL_MLPERF_ENERGY
+    port_trigger(1);
+#endif
+}
+
+static void end_window(void)
+{
+#ifndef HIL_MLPERF_ENERGY
+    port_trigger(0);
+#endif
+}
+
 static void infer(const wire_command_t *command)
 {
-    uint32_t count;
+    uint32_t count = DEFAULT_INFERENCES;
     uint32_t warm_ups = DEFAULT_WARM_UPS;
-    if (command->count < 2 || !wire_parse_u32(command->token[1], &count) ||
+    if ((command->count > 1 && !wire_parse_u32(command->token[1], &count)) ||
         (command->count > 2 && !wire_parse_u32(command->token[2], &warm_ups))) {
-        wire_text("e-[infer needs a number of inferences and may have one of warm-ups]\r\n");
+        wire_text("e-[infer takes a number of inferences and one of warm-ups]\r\n");
+        return;
+    }
+    if (db_received != db_expected) {
+        wire_text("e-[Inputs incomplete: ");
+        wire_decimal(db_received);
+        wire_text(" of ");
+        wire_decimal(db_expected);
+        wire_text(" bytes]\r\n");
         return;
     }
     if (count == 0 || warm_ups > UINT32_MAX - count || !bench_inputs_ready(count + warm_ups)) {
@@ -140,12 +246,11 @@ static void infer(const wire_command_t *command)
     port_uart_flush();
 
     timestamp(command);
-    port_uart_flush();
-    port_trigger(1);
+    begin_window();
     for (uint32_t i = 0; i < count; i++) {
         bench_infer();
     }
-    port_trigger(0);
+    end_window();
     timestamp(command);
     wire_text("m-infer-done\r\n");
     results(command);
@@ -153,21 +258,29 @@ static void infer(const wire_command_t *command)
 
 static void db_load(const wire_command_t *command)
 {
+    bool is_floats = benchmark().form == FLOATS;
+    uint32_t wanted = bench_in_bytes() * (is_floats ? (uint32_t)sizeof(float) : 1);
     uint32_t bytes;
     if (command->count < 3 || !wire_parse_u32(command->token[2], &bytes) || bytes == 0) {
         wire_text("e-[db load needs a number of bytes]\r\n");
         return;
     }
-    if (bytes > bench_in_bytes()) {
+    /* Whatever becomes of this command: the inputs are no longer those of the last one. */
+    db_expected = wanted;
+    db_received = 0;
+    if (bytes != wanted) {
         wire_text("e-[Supplied buffer size of ");
         wire_decimal(bytes);
-        wire_text(" exceeds the model's inputs of ");
-        wire_decimal(bench_in_bytes());
+        wire_text(" is not that of the model's inputs, ");
+        wire_decimal(wanted);
         wire_text("]\r\n");
         return;
     }
-    db_expected = bytes;
-    db_received = 0;
+    floats = is_floats ? bench_spare_ram(wanted) : NULL;
+    if (is_floats && floats == NULL) {
+        wire_text("e-[No room for the inputs as float32]\r\n");
+        return;
+    }
     wire_text("m-[Expecting ");
     wire_decimal(bytes);
     wire_text(" bytes]\r\n");
@@ -186,9 +299,28 @@ static void db_print(void)
     wire_end();
 }
 
+/* Byte `offset` of what `db` brings; the last one completes the inputs. */
+static void db_byte(uint32_t offset, uint8_t byte)
+{
+    form_t form = benchmark().form;
+    if (form != FLOATS) {
+        bench_write_input(offset, form == PIXELS ? byte ^ 0x80 : byte); /* 0 becomes -128 */
+        return;
+    }
+    ((uint8_t *)floats)[offset] = byte;
+    for (uint32_t i = 0; offset + 1 == db_expected && i < bench_in_bytes(); i++) {
+        bench_write_input(i, quantised(floats[i], model_input(0)));
+    }
+}
+
 static void db_bytes(const char *digits)
 {
-    for (; digits[0] != '\0'; digits += 2) {
+    if (db_received == db_expected) {
+        wire_text("e-[More bytes than db load announced]\r\n");
+        return;
+    }
+    /* Digits behind the last byte are disregarded, as the benchmark does. */
+    for (; digits[0] != '\0' && db_received != db_expected; digits += 2) {
         int32_t high = wire_hex_digit(digits[0]);
         int32_t low = wire_hex_digit(digits[1]);
         if (digits[1] == '\0') {
@@ -199,14 +331,11 @@ static void db_bytes(const char *digits)
             wire_text("e-[Invalid hex digit]\r\n");
             return;
         }
-        if (db_received == db_expected) {
-            wire_text("e-[More bytes than db load announced]\r\n");
-            return;
-        }
-        bench_write_input(db_received++, (uint8_t)(high << 4 | low));
-        if (db_received == db_expected) {
-            wire_text("m-load-done\r\n");
-        }
+        db_byte(db_received, (uint8_t)(high << 4 | low));
+        db_received++;
+    }
+    if (db_received == db_expected) {
+        wire_text("m-load-done\r\n");
     }
 }
 
@@ -225,8 +354,12 @@ static void db(const wire_command_t *command)
 
 void mlperf_boot(void)
 {
+#ifdef HIL_MLPERF_ENERGY
+    wire_text("m-timestamp-mode-energy\r\n");
+#else
     wire_text("m-timestamp-mode-performance\r\n");
-    timestamp(NULL);
+#endif
+    timestamp(NULL); /* in energy mode it leaves the pin high, too */
     wire_text("m-init-done\r\n");
 }
 

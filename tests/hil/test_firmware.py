@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +18,7 @@ from hil.board import board_ids, get_board
 from hil.build import FIRMWARE_DIR, build
 from hil.errors import TargetFault, WireError
 from hil.link import SerialLink
+from hil.platformio_core import prepare_core_dir
 from hil.virtual.place import VirtualPlace
 from hil.wire import Wire, crc16, encode
 
@@ -266,17 +271,93 @@ def test_an_mlperf_runner_is_served(echo: Session) -> None:
 @pytest.mark.parametrize(
     ("command", "error"),
     [
-        (b"db load 65%", "e-[Supplied buffer size of 65 exceeds the model's inputs of 64]"),
+        (b"db load 65%", "e-[Supplied buffer size of 65 is not that of the model's inputs, 64]"),
         (b"db load%", "e-[db load needs a number of bytes]"),
         (b"db%", "e-[db needs load, print or bytes]"),
         (b"db 0%", "e-[Insufficent number of hex digits]"),
         (b"db 0z%", "e-[Invalid hex digit]"),
+        (b"infer%", "e-[Inputs incomplete: 0 of 64 bytes]"),
         (b"infer 0%", "e-[Inferences must be more than 0]"),
-        (b"infer x%", "e-[infer needs a number of inferences and may have one of warm-ups]"),
+        (b"infer x%", "e-[infer takes a number of inferences and one of warm-ups]"),
     ],
 )
 def test_a_bad_mlperf_command_is_refused(echo: Session, command: bytes, error: str) -> None:
+    echo.ask(b"db load 64%")
+    if command.startswith(b"infer "):
+        echo.ask(b"db " + bytes(64).hex().encode() + b"%")
+
     assert echo.ask(command) == [error]
+
+
+def test_an_mlperf_load_that_went_wrong_lets_nothing_run(echo: Session) -> None:
+    echo.ask(b"db load 64%")
+    echo.ask(b"db " + b"07" * 64 + b"%")
+    echo.ask(b"db load 63%")
+
+    assert echo.ask(b"infer 1 0%") == ["e-[Inputs incomplete: 0 of 64 bytes]"]
+    echo.ask(b"db load 64%")
+    assert echo.ask(b"db " + b"08" * 64 + b"0909%") == ["m-load-done"]  # more: disregarded
+    assert echo.ask(b"db 09%") == ["e-[More bytes than db load announced]"]
+    assert echo.ask(b"infer%")[:3] == ["m-warmup-start-10", "m-warmup-done", "m-infer-start-1"]
+
+
+def echo_as(start: Start, name: str) -> Session:
+    session = start({'.name = "echo"': f'.name = "{name}"'})
+    assert session.ask(b"profile%")[1] == f"m-model-[{name.partition('_')[0]}]"
+    return session
+
+
+def test_images_of_the_benchmark_are_unsigned_pixels(start: Start) -> None:
+    session = echo_as(start, "ic01_mine")
+    session.ask(b"db load 64%")
+
+    assert session.ask(b"db " + bytes(range(96, 160)).hex().encode() + b"%") == ["m-load-done"]
+
+    session.ask(b"infer 1 0%")
+    assert session.wire.outputs(64) == bytes(pixel ^ 0x80 for pixel in range(96, 160))
+
+
+def test_an_anomaly_is_told_by_its_reconstruction_error(start: Start) -> None:
+    session = echo_as(start, "ad01")  # its scale is 1, its zero point 0
+    values = [0.25, -0.25, 0.5, -0.5, 1.5, -200.0, 200.0, 0.4999999, *[3.0] * 56]
+    data = struct.pack("<64f", *values)
+
+    assert session.ask(b"db load 64%")[0].startswith("e-[Supplied buffer size of 64 is not that")
+    assert session.ask(b"db load 256%") == ["m-[Expecting 256 bytes]"]
+    assert session.ask(b"db " + data.hex().encode() + b"%") == ["m-load-done"]
+    results = session.ask(b"infer 1 0%")[-1]
+
+    rounded = [0, 0, 1, -1, 2, -128, 127, 0, *[3] * 56]  # half away from zero, then cut off
+    assert session.wire.outputs(64) == struct.pack("64b", *rounded)
+    error = sum((a - b) ** 2 for a, b in zip(values, rounded, strict=True)) / 64
+    assert results == f"m-results-[{error:.3f}]"
+    session.wire.seed(1)
+    assert session.ask(b"infer 1 0%")[-1] == "e-[No result: the inputs did not come by db]"
+
+
+def test_in_energy_mode_a_timestamp_is_a_falling_edge(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "PLATFORMIO_CORE_DIR": str(prepare_core_dir()),
+        "PLATFORMIO_WORKSPACE_DIR": str(tmp_path),
+        "PLATFORMIO_BUILD_FLAGS": "-DHIL_MLPERF_ENERGY",
+        "HIL_MODEL_DIR": str(ECHO),
+    }
+    command = [sys.executable, "-m", "platformio", "run", "-e", NRF.id]
+    subprocess.run(command, cwd=FIRMWARE_DIR, env=environment, check=True, timeout=300)
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(VirtualPlace(NRF))
+        session = Session(place, tmp_path / "build" / NRF.id / "firmware.elf", stack)
+        session.ask(b"db load 64%")
+        session.ask(b"db " + bytes(64).hex().encode() + b"%")
+        before = len(place.pin_changes())
+
+        answer = session.ask(b"infer 5 1%")
+
+        assert not [line for line in answer if line.startswith("m-lap-us")]
+        edges = place.pin_changes()[before:]
+        assert [level for *_, level in edges] == [0, 1, 0, 1]  # two timestamps: start and end
+        for fall, rise in (edges[:2], edges[2:]):
+            assert rise[0] - fall[0] >= NRF.mcu.clock_hz * 1e-6
 
 
 def test_without_room_for_a_store_inputs_serve_once(start: Start) -> None:
