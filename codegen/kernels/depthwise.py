@@ -53,7 +53,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """What is gathered at once; depthwise.h names the fields of depthwise_t.
+    """What is gathered at once; depthwise_strips.h names the fields of depthwise_t.
 
     Args:
         out_rows: rows of outputs.
