@@ -17,7 +17,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from typing import IO
 
 from elftools.elf.elffile import ELFFile
 
+from hil import child
 from hil.board import Board
 from hil.errors import BuildError, DoesNotFit, UsageError
 from hil.platformio_core import ROOT, prepare_core_dir
@@ -153,12 +153,21 @@ class _Work:
         started = time.monotonic()
         try:
             with open(log_path, "wb") as log:
-                code = _run(command, self._environment(work), log, deadline, lock)
+                # The child inherits the lock: when this process is killed where tools outlive it,
+                # nobody builds the same until the orphan has ended too.
+                ended = child.run(
+                    command,
+                    timeout_s=deadline - time.monotonic(),
+                    cwd=FIRMWARE_DIR,
+                    env=self._environment(work),
+                    log=log,
+                    pass_fds=(lock.fileno(),),
+                )
             seconds = time.monotonic() - started
-            if code is None:
+            if ended.code is None:
                 whole = f"{self.what} for {self.board.id}"
                 raise BuildError(whole, f"not finished after {seconds:.0f} s", log_path)
-            if code != 0:
+            if ended.code != 0:
                 log_text = log_path.read_text(encoding="utf-8", errors="replace")
                 raise _failure(self.what, self.board, log_text, log_path)
             output = work / self.board.id
@@ -217,34 +226,6 @@ def forget_oldest(folder: Path, keep: int = KEPT_FOLDERS) -> None:
         shutil.rmtree(path, ignore_errors=True)
         for suffix in (".log", ".lock"):
             path.with_suffix(suffix).unlink(missing_ok=True)
-
-
-def _run(
-    command: list[str], environment: dict[str, str], log: IO[bytes], deadline: float, lock: IO[str]
-) -> int | None:
-    """Exit code, or None when the deadline passed; no process of the build is left either way.
-
-    The child inherits the lock: when this process is killed, nobody builds the same until the
-    orphan has ended too.
-    """
-    process = subprocess.Popen(
-        command,
-        cwd=FIRMWARE_DIR,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        pass_fds=(lock.fileno(),),
-    )
-    try:
-        return process.wait(timeout=max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @contextlib.contextmanager
