@@ -80,6 +80,8 @@ class Steps:
         is_hopeless = np.count_nonzero(least > most) > max(8, len(nearest) // 2)
         for change in () if is_hopeless else CHANGES:
             missing = np.flatnonzero(least > most)
+            if not missing.size:
+                break
             tried = np.clip(nearest[missing] + change, 1, fixed_point.INT32_MAX)
             multiplier[missing] = tried
             least[missing], most[missing] = self._offsets(missing, tried)
