@@ -13,6 +13,7 @@ from hil.ports import resolve_port
 
 if TYPE_CHECKING:
     from hil.lab import PlaceEntry
+    from hil.locks import PlaceLock
 
 
 class HardwarePlace:
@@ -31,6 +32,7 @@ class HardwarePlace:
         assert entry.port is not None and not entry.virtual, "a physical place has a port"
         self.name, self.board, self.entry = name, board, entry
         self.probe = entry.probe
+        self.lock: PlaceLock | None = None
         self.meter: Any = None
         self._port_name = entry.port
 

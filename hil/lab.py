@@ -30,15 +30,19 @@ Not here: what a board is (board), how an image gets onto it (flash), what a vir
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from hil.board import BOARDS_DIR, Board, board_ids, get_board
-from hil.errors import BoardFileError, BoardNotFound, UsageError
+from hil.errors import BoardFileError, BoardNotFound, PlaceQuarantined, UsageError
 from hil.flash import method_names
+from hil.health import Ledger, ledger_path
+from hil.locks import WAIT_S, PlaceLock, SlotLock, place_keys
 from hil.ports import why_not_stable
 from hil.power import PowerEntry
 from hil.tables import read_toml, table_to_dataclass
@@ -46,6 +50,8 @@ from hil.virtual.options import FlashWay, MeterKind, VirtualOptions, parse_optio
 
 VIRTUAL = "virtual:"
 TAG = "tag:"
+
+_log = logging.getLogger(__name__)  # what it warns of is on stderr, set up or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +171,12 @@ class Lab:
 
 
 class Place(Protocol):
-    """An open place: a board that can be flashed and talked to."""
+    """An open place: a board that can be flashed and talked to.
+
+    `lock` is the right to use it; None when the place was made without `open_place`.
+    """
+
+    lock: PlaceLock | None
 
     @property
     def name(self) -> str:
@@ -290,25 +301,59 @@ def source_of(place: str, lab: Lab) -> Literal["virtual", "hardware"]:
 
 
 @contextlib.contextmanager
-def open_place(name: str) -> Iterator[Place]:
-    """The place of that name, open until the block ends.
+def open_place(
+    name: str,
+    *,
+    wait_s: float = WAIT_S,
+    stop: threading.Event | None = None,
+    even_quarantined: bool = False,
+) -> Iterator[Place]:
+    """The place of that name, open and this process's alone until the block ends.
+
+    Args:
+        name: of a place; of an anonymous virtual board, maybe with options behind '?'.
+        wait_s: how long to wait while another process has it.
+        stop: ends the wait when it is set.
+        even_quarantined: for finding out what is wrong with a place.
 
     Raises:
         BoardNotFound: no such place.
+        PlaceBusy: another process did not give it up in time.
+        PlaceQuarantined: somebody must look at it first.
         HilError: it cannot be opened.
     """
     lab = read_lab()
     board = board_of(name, lab)
     entry = lab.places.get(name)
-    place: Place
-    if entry is None or entry.virtual:
-        from hil.virtual.place import VirtualPlace  # loads the emulator, which takes a while
-
-        options = entry.options if entry else parse_options(name.partition("?")[2])
-        place = VirtualPlace(board, options, name)
+    lock: PlaceLock
+    if entry is None:
+        lock = SlotLock(name, board.id)
     else:
-        from hil.hardware import HardwarePlace
+        if not even_quarantined:
+            _must_be_in_use(name)
+        keys = place_keys(name, entry, lab_path())
+        lock = PlaceLock(keys, place=name, wait_s=wait_s, waiting=_log.warning, stop=stop)
+    place: Place
+    with lock:
+        if entry is None or entry.virtual:
+            from hil.virtual.place import VirtualPlace  # loads the emulator, which takes a while
 
-        place = HardwarePlace(name, board, entry)
-    with contextlib.closing(place):
-        yield place
+            options = entry.options if entry else parse_options(name.partition("?")[2])
+            place = VirtualPlace(board, options, name)
+        else:
+            from hil.hardware import HardwarePlace
+
+            place = HardwarePlace(name, board, entry)
+        place.lock = lock
+        with contextlib.closing(place):
+            yield place
+
+
+def _must_be_in_use(name: str) -> None:
+    """Raises PlaceQuarantined."""
+    if not ledger_path().exists():
+        return
+    with Ledger() as ledger:
+        reason = ledger.quarantined(name)
+    if reason is not None:
+        raise PlaceQuarantined(name, reason)

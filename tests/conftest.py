@@ -27,6 +27,14 @@ def ledger_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def locks_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Locks of the tests' own: they neither wait for the lab nor hold it up."""
+    path = tmp_path_factory.mktemp("locks")
+    os.environ["HIL_LOCKS"] = str(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
     """Folder of real .tflite files (HIL_MODELS)."""

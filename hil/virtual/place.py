@@ -15,10 +15,13 @@ from typing import Any, Literal, NamedTuple
 
 from hil.board import Board
 from hil.errors import FlashError, LinkError
+from hil.locks import PlaceLock
 from hil.virtual.options import NO_OPTIONS, VirtualOptions
 from hil.virtual.timing import model_id, timing_model
 
-_START_DEADLINE_S = 60.0  # a second on an idle machine
+#: A second on an idle machine, five where numba has yet to compile: a busy one may take long. A
+#: process that ends is noticed at once.
+START_DEADLINE_S = 300.0
 _ANSWER_DEADLINE_S = 30.0
 _PROJECT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +54,7 @@ class VirtualPlace:
     can_power_cycle = True
     probe: str | None = None
     meter: Any = None
+    lock: PlaceLock | None = None
 
     def __init__(
         self, board: Board, options: VirtualOptions = NO_OPTIONS, name: str | None = None
@@ -78,7 +82,7 @@ class VirtualPlace:
                 "board": _without_none(dataclasses.asdict(board)),
                 "options": _without_none(dataclasses.asdict(options)),
             }
-            answer = self._exchange(description, _START_DEADLINE_S)
+            answer = self._exchange(description, START_DEADLINE_S)
             if "error" in answer:
                 raise LinkError(self.name, answer["error"])
         except BaseException:

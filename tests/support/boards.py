@@ -32,7 +32,7 @@ class FakePlace:
     name = "fake"
     source: Literal["virtual", "hardware"] = "virtual"
     timing_model: str | None = "fake/1"
-    probe = meter = None
+    probe = meter = lock = None
     can_power_cycle = True
 
     def __init__(
