@@ -15,7 +15,7 @@ import serial
 
 from hil.board import get_board
 from hil.errors import FlashError, LinkError
-from hil.virtual.place import VirtualPlace
+from hil.virtual.place import START_DEADLINE_S, VirtualPlace
 from hil.virtual.run import run_elf
 
 NRF = get_board("nrf52840_dk")
@@ -254,6 +254,17 @@ def test_a_killed_board_leaves_nothing_and_says_so(assemble, tmp_path, monkeypat
 
     assert not os.path.exists(port) or not _is_open(port)
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_first_start_fits_its_deadline_on_a_busy_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # empty: all is compiled
+
+    with VirtualPlace(get_board("nrf52840_dk")) as cold:
+        times = psutil.Process(cold.process_id).cpu_times()
+
+    assert any(tmp_path.iterdir())
+    assert 20 * (times.user + times.system) < START_DEADLINE_S
 
 
 def test_a_board_dies_with_its_parent(tmp_path):
