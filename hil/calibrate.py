@@ -18,7 +18,7 @@ from hil.errors import FirmwareMismatch, WireError
 from hil.lab import Place
 from hil.microbenchmarks import Microbenchmark, image_folder
 from hil.session import booted
-from hil.wire import CHUNK_BYTES, Data, encode, parse_line
+from hil.wire import CHUNK_BYTES, Data, encode, parse_line, session_crc
 
 REPEATS = 3  # odd; what disturbs one of them, such as a refresh, is left out
 
@@ -98,7 +98,7 @@ class Twin:
             commands += [encode("in", 0, _PAIR.pack(first, count).hex()), encode("run", 1)]
         for offset in range(0, size, CHUNK_BYTES):
             commands.append(encode("out", offset, min(CHUNK_BYTES, size - offset)))
-        self._commands = b"".join(commands)
+        self._commands = commands
 
     def measure(self, board: Board) -> list[Reading]:
         """Readings on a board with these constants."""
@@ -109,9 +109,9 @@ class Twin:
         console = MemoryConsole()
         cpu = Cpu(board, console)
         cpu.load(load_elf(self._elf, cpu.memory))
-        console.restart(cpu, self._commands)
+        console.restart(cpu, b"".join(self._commands))
         cpu.run()  # until it waits for a command that does not come
-        outputs = _outputs(bytes(console.output))
+        outputs = _outputs(self._commands, bytes(console.output))
         size = _PAIR.size * len(self._image.benchmarks)
         if len(outputs) != size:
             raise WireError(f"{size} bytes of cycles", cpu.fault_text or f"{len(outputs)} bytes")
@@ -119,11 +119,18 @@ class Twin:
         return [Reading(b, *readings[b]) for b in self.benchmarks]
 
 
-def _outputs(text: bytes) -> bytes:
-    """The bytes that the answers to `out` in a firmware's output hold."""
-    lines = [parse_line(line.rstrip(b"\r")) for line in text.split(b"\n")]
-    found = [line for line in lines if isinstance(line, Data) and line.verb == "out"]
-    return b"".join(bytes.fromhex(line.values["hex"]) for line in found)
+def _outputs(commands: Sequence[bytes], text: bytes) -> bytes:
+    """The bytes that the answers to `out` hold in what a firmware printed since its start."""
+    _, *answers = text.split(b"m-ready\r\n")
+    said, outputs = 0, b""
+    for command, answer in zip(commands, answers, strict=False):  # a fault ends the answers early
+        said = session_crc(command, said)
+        for line in answer.splitlines():
+            data = parse_line(line, said)
+            if isinstance(data, Data):
+                said = data.crc
+                outputs += bytes.fromhex(data.values.get("hex", ""))
+    return outputs
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -177,10 +177,16 @@ class LinkGarbled(LinkTimeout):
 
 
 class WireError(HilError):
-    """An answer that breaks the protocol or says that a command was refused."""
+    """An answer that breaks the protocol or says that a command was refused.
 
-    def __init__(self, kind: str, line: str) -> None:
-        self.kind, self.line = kind, line
+    Args:
+        kind: what is wrong with it.
+        line: what the board sent.
+        code: of a refusal, else "": firmware/README.md lists them.
+    """
+
+    def __init__(self, kind: str, line: str, *, code: str = "") -> None:
+        self.kind, self.line, self.code = kind, line, code
         super().__init__(f"{kind}: the board sent {line!r}")
 
 

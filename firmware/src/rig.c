@@ -1,8 +1,8 @@
 /*
  * rig.c: the `rig` commands: what the measuring session uses. Verbs and replies: firmware/README.md.
  *
- * Every command carries a CRC, every reply line too. A refusal is e-[rig <verb>: <code>: <text>]; codes: crc, args, state,
- * room, verb.
+ * Every command carries a CRC; that of a reply line is of the whole session so far. A refusal is
+ * e-[rig <verb>: <code>: <text>]; codes: crc, args, state, room, verb.
  */
 #include "bench.h"
 #include "build_id.h"
@@ -11,7 +11,7 @@
 #include "model.h"
 #include "port.h"
 
-enum { PROTOCOL = 1, MAX_ARGUMENTS = 2, LONGEST_VERB = 16 };
+enum { PROTOCOL = 2, MAX_ARGUMENTS = 2, LONGEST_VERB = 16 };
 
 static void refuse(const char *verb, const char *code, const char *text)
 {
@@ -24,6 +24,7 @@ static void refuse(const char *verb, const char *code, const char *text)
     wire_text("]\r\n");
 }
 
+/* Its argument makes what follows unlike every other session; the CRCs hold it. */
 static void hello(const char *const *argument)
 {
     (void)argument;
@@ -54,7 +55,7 @@ static void seed(const char *const *argument)
     if (x == 0) {
         x = 1; /* 0 is the one fixed point of xorshift */
     }
-    uint16_t crc = WIRE_CRC_START;
+    uint32_t crc = 0;
     for (uint32_t i = 0; i < bench_in_bytes(); i++) {
         if (i % 4 == 0) {
             x ^= x << 13;
@@ -67,7 +68,7 @@ static void seed(const char *const *argument)
     }
     wire_rig_begin("seed");
     wire_rig_key("crc");
-    wire_hex(crc, 4);
+    wire_hex(crc, 8);
     wire_rig_end();
 }
 
@@ -183,6 +184,21 @@ static void time(const char *const *argument)
     wire_rig_end();
 }
 
+static void window(const char *const *argument)
+{
+    (void)argument;
+    mlperf_window_t last = mlperf_last_window();
+    if (last.inferences == 0) {
+        refuse("window", "state", "no infer since reset");
+        return;
+    }
+    wire_rig_begin("window");
+    wire_rig_decimal("inferences", last.inferences);
+    wire_rig_decimal("start_us", last.start_us);
+    wire_rig_decimal("end_us", last.end_us);
+    wire_rig_end();
+}
+
 static void reset(const char *const *argument)
 {
     (void)argument;
@@ -200,8 +216,8 @@ typedef struct {
 } verb_t;
 
 static const verb_t verbs[] = {
-    {"hello", 0, hello}, {"seed", 1, seed}, {"in", 2, in},   {"run", 1, run},     {"layers", 0, layers},
-    {"out", 2, out},     {"mem", 0, mem},   {"time", 0, time}, {"reset", 0, reset},
+    {"hello", 1, hello}, {"seed", 1, seed}, {"in", 2, in},   {"run", 1, run},     {"layers", 0, layers},
+    {"out", 2, out},     {"mem", 0, mem},   {"time", 0, time}, {"reset", 0, reset}, {"window", 0, window},
 };
 
 /* Only a verb that reads as one is repeated in a refusal: what arrived may be noise. */
@@ -218,8 +234,8 @@ void rig_command(const wire_command_t *command)
 {
     const char *name = command->count > 1 ? presentable(command->token[1]) : "unknown";
     uint32_t crc;
-    if (command->count < 3 || !wire_parse_hex(command->token[command->count - 1], 4, &crc) || crc != command->crc) {
-        refuse(name, "crc", "the last token should be the CRC-16 of all before it");
+    if (command->count < 3 || !wire_parse_hex(command->token[command->count - 1], 8, &crc) || crc != command->crc) {
+        refuse(name, "crc", "the last token should be the CRC-32 of all before it");
         return;
     }
     for (uint32_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
@@ -228,6 +244,7 @@ void rig_command(const wire_command_t *command)
                 refuse(name, "args", "wrong number of arguments");
                 return;
             }
+            wire_rig_hear(command, verbs[i].answer == hello);
             verbs[i].answer(&command->token[2]);
             return;
         }

@@ -6,15 +6,16 @@
 #include "port.h"
 
 static char command_text[WIRE_COMMAND_BYTES + 1];
-static uint16_t line_crc; /* of what was written since wire_rig_begin */
+static uint32_t said_crc; /* of the session so far */
+static uint32_t line_crc; /* of it and of what was written since wire_rig_begin */
 
-uint16_t wire_crc(uint16_t crc, uint8_t byte)
+uint32_t wire_crc(uint32_t crc, uint8_t byte)
 {
-    crc = (uint16_t)(crc ^ (byte << 8));
+    crc = ~crc ^ byte;
     for (uint32_t bit = 0; bit < 8; bit++) {
-        crc = (uint16_t)((crc & 0x8000u) != 0 ? (crc << 1) ^ 0x1021 : crc << 1);
+        crc = (crc & 1u) != 0 ? (crc >> 1) ^ 0xEDB88320u : crc >> 1;
     }
-    return crc;
+    return ~crc;
 }
 
 void wire_receive(wire_command_t *command)
@@ -35,12 +36,12 @@ void wire_receive(wire_command_t *command)
     command_text[length] = '\0';
 
     command->count = 0;
-    command->crc = WIRE_CRC_START;
+    command->crc = 0;
     if (!fits) {
         return;
     }
     command->token[command->count++] = command_text;
-    uint16_t crc = WIRE_CRC_START;
+    uint32_t crc = 0;
     for (uint32_t i = 0; i < length; i++) {
         if (command_text[i] == ' ') {
             command->crc = crc;
@@ -191,9 +192,14 @@ void wire_end(void)
     wire_text("\r\n");
 }
 
+void wire_rig_hear(const wire_command_t *command, bool begins_session)
+{
+    said_crc = (begins_session ? 0 : said_crc) ^ command->crc;
+}
+
 void wire_rig_begin(const char *verb)
 {
-    line_crc = WIRE_CRC_START;
+    line_crc = said_crc;
     wire_text("m-rig-");
     wire_text(verb);
 }
@@ -219,8 +225,8 @@ void wire_rig_text(const char *key, const char *value)
 
 void wire_rig_end(void)
 {
-    uint16_t crc = line_crc; /* of everything before the space that comes now */
+    said_crc = line_crc; /* everything before the space that comes now */
     wire_char(' ');
-    wire_hex(crc, 4);
+    wire_hex(said_crc, 8);
     wire_end();
 }

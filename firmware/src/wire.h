@@ -19,7 +19,7 @@ enum {
 typedef struct {
     const char *token[WIRE_TOKENS];
     uint32_t count; /* 0: too long, or too many tokens */
-    uint16_t crc; /* of everything before the last space */
+    uint32_t crc; /* of everything before the last space */
 } wire_command_t;
 
 /* Waits for the next command. The tokens stay valid until the next call. */
@@ -33,9 +33,8 @@ bool wire_parse_hex(const char *token, uint32_t digits, uint32_t *value);
 int32_t wire_hex_digit(char c);
 bool wire_equal(const char *a, const char *b);
 
-/* CRC-16/CCITT-FALSE: polynomial 0x1021, start 0xFFFF, most significant bit first. */
-enum { WIRE_CRC_START = 0xFFFF };
-uint16_t wire_crc(uint16_t crc, uint8_t byte);
+/* CRC-32 as in Ethernet and zlib (reflected polynomial 0xEDB88320) of what `crc` is of and then `byte`; 0 is that of nothing. */
+uint32_t wire_crc(uint32_t crc, uint8_t byte);
 
 /* Plain output; `digits` of a hexadecimal number are counted from its low end. */
 void wire_char(char c);
@@ -47,8 +46,10 @@ void wire_fixed3(float value);
 /* "\r\n" */
 void wire_end(void);
 
-/* A line of ours: wire_rig_begin("hello") ... wire_rig_decimal("proto", 1) ... wire_rig_end() writes
- * `m-rig-hello proto=1 <crc>\r\n`. wire_rig_key writes ` <key>=`; any plain output may follow it. */
+/* A line of ours: wire_rig_begin("hello") ... wire_rig_decimal("proto", 2) ... wire_rig_end() writes
+ * `m-rig-hello proto=2 <crc>\r\n`. wire_rig_key writes ` <key>=`; any plain output may follow it. The CRC goes on from that of the
+ * line before, exclusive-or that of the command between them: so it holds all that was said since wire_rig_hear began a session. */
+void wire_rig_hear(const wire_command_t *command, bool begins_session);
 void wire_rig_begin(const char *verb);
 void wire_rig_key(const char *key);
 void wire_rig_decimal(const char *key, uint64_t value);

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from links import READY, FakeLink, PtyBoard, Script, line
+from links import READY, FakeLink, PtyBoard, Script, Signer, Spoil, line, unspoilt
 
 from hil import wire
 from hil.errors import LinkError, LinkTimeout, WireError
@@ -17,15 +17,22 @@ from hil.wire import Wire
 RUN = line("m-rig-run i=0 cycles=900")
 
 
+def fresh(command: bytes) -> bytes:
+    """The answer of a board that has just started."""
+    signer = Signer()
+    signer.hear(command)
+    return signer.sign(RUN + READY)
+
+
 @contextlib.contextmanager
-def fake(script: Script) -> Iterator[tuple[Link, Callable[[], None]]]:
-    link = FakeLink(script)
+def fake(script: Script, spoil: Spoil = unspoilt) -> Iterator[tuple[Link, Callable[[], None]]]:
+    link = FakeLink(script, spoil=spoil)
     yield link, link.close
 
 
 @contextlib.contextmanager
-def serial(script: Script) -> Iterator[tuple[Link, Callable[[], None]]]:
-    board = PtyBoard(script)
+def serial(script: Script, spoil: Spoil = unspoilt) -> Iterator[tuple[Link, Callable[[], None]]]:
+    board = PtyBoard(script, spoil)
     with SerialLink(board.port, 115_200) as link:
         yield link, board.vanish
     with contextlib.suppress(OSError):
@@ -48,7 +55,7 @@ def test_an_answer_in_one_piece_arrives(connect):
 
 @LINKS
 def test_an_answer_in_single_bytes_arrives(connect):
-    with connect(lambda command: [bytes([b]) for b in RUN + READY]) as (link, _):
+    with connect(lambda command: [bytes([b]) for b in fresh(command)]) as (link, _):
         assert Wire(link, "desk").run(1, timeout_s=2) == [900]
 
 
@@ -63,7 +70,7 @@ def test_garbage_before_an_answer_is_skipped(connect):
 @LINKS
 def test_a_wrong_crc_is_refused(connect):
     with (
-        connect(lambda command: [RUN.replace(b"900", b"901"), READY]) as (link, _),
+        connect(lambda command: [RUN, READY], lambda c: c.replace(b"900", b"901")) as (link, _),
         pytest.raises(WireError, match="corrupt"),
     ):
         Wire(link, "desk").run(1, timeout_s=2)
@@ -123,7 +130,7 @@ def test_closing_twice_is_fine(connect):
 
 
 def test_a_serial_port_can_be_opened_again():
-    board = PtyBoard(lambda command: [RUN + READY])
+    board = PtyBoard(lambda command: [fresh(command)])
     for _ in range(2):
         with SerialLink(board.port, 115_200) as link:
             assert Wire(link, "desk").run(1, timeout_s=2) == [900]

@@ -20,7 +20,7 @@ from hil.errors import TargetFault, WireError
 from hil.link import SerialLink
 from hil.platformio_core import prepare_core_dir
 from hil.virtual.place import VirtualPlace
-from hil.wire import Wire, crc16, encode
+from hil.wire import PROTOCOL, Wire, crc32, encode
 
 ECHO = FIRMWARE_DIR / "models" / "echo"
 NRF = get_board("nrf52840_dk")
@@ -50,16 +50,24 @@ class Session:
         return received.decode("ascii").split("\r\n")[:-2]
 
     def rig(self, *tokens: object) -> list[str]:
+        """As `ask`; the wire's session is broken then, until it says hello again."""
         return self.ask(encode(str(tokens[0]), *map(str, tokens[1:])))
 
 
 @pytest.fixture(scope="module", params=board_ids())
-def echo(request: pytest.FixtureRequest) -> Iterator[Session]:
+def echo_board(request: pytest.FixtureRequest) -> Iterator[Session]:
     """The echo model on each board; tests leave it ready for a command."""
     board = get_board(request.param)
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(VirtualPlace(board))
         yield Session(place, build(ECHO, board).elf, stack)
+
+
+@pytest.fixture
+def echo(echo_board: Session) -> Session:
+    """A session of its own with the echo model, on each board."""
+    echo_board.wire.hello()
+    return echo_board
 
 
 Start = Callable[[dict[str, str]], Session]
@@ -116,7 +124,7 @@ def test_a_seed_fills_the_inputs_with_its_stream(echo: Session, seed: int) -> No
     crc = echo.wire.seed(seed)
     echo.wire.run(1, timeout_s=5.0)
 
-    assert crc == crc16(stream(seed, 64))
+    assert crc == crc32(stream(seed, 64))
     assert echo.wire.outputs(64) == stream(seed, 64)
 
 
@@ -175,6 +183,7 @@ def test_a_reset_starts_anew(echo: Session) -> None:
     assert echo.rig("out", 0, 1) == [
         "e-[rig out: state: no inference since reset or since the inputs were written]"
     ]
+    echo.wire.hello()
     echo.wire.run(1, timeout_s=5.0)
     assert echo.wire.outputs(64) == bytes(64)
 
@@ -186,7 +195,7 @@ def test_a_reset_starts_anew(echo: Session) -> None:
         (("seed", 2**32), "rig seed: args"),
         (("seed", "1x"), "rig seed: args"),
         (("seed",), "rig seed: args"),
-        (("hello", 1), "rig hello: args"),
+        (("hello",), "rig hello: args"),
         (("in", 0, "0"), "rig in: args"),
         (("in", 0, "0g"), "rig in: args"),
         (("in", 64, "00"), "rig in: args"),
@@ -215,11 +224,11 @@ def test_a_bad_command_is_refused_by_code(
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        (b"rig hello 0000%", "e-[rig hello: crc: "),
+        (b"rig hello 0 00000000%", "e-[rig hello: crc: "),
         (b"rig hello%", "e-[rig hello: crc: "),
         (b"rig%", "e-[rig unknown: crc: "),
-        (b"rig hello fd4%", "e-[rig hello: crc: "),
-        (b"rig hello fd4b0%", "e-[rig hello: crc: "),
+        (b"rig hello 7 fd40000%", "e-[rig hello: crc: "),
+        (b"rig hello 7 fd40fd400%", "e-[rig hello: crc: "),
         (b"rig \x00\xff\r\n 0000%", "e-[rig unknown: crc: "),
         (b"%", "e-[Unknown command: ]"),
         (b"\x1b[2J%", "e-[Unknown command: ?[2J]"),
@@ -231,12 +240,12 @@ def test_noise_is_answered_and_changes_nothing(echo: Session, command: bytes, li
     (answer,) = echo.ask(command)
 
     assert answer.startswith(line)
-    assert echo.wire.hello().proto == 1
+    assert echo.wire.hello().proto == PROTOCOL
 
 
 def test_the_longest_command_is_taken(echo: Session) -> None:
-    command = b"rig in 0 " + b"0" * (600 - len(b"rig in 0  0000"))
-    command += b" %04x" % crc16(command)
+    command = b"rig in 0 " + b"0" * (600 - len(b"rig in 0  00000000"))
+    command += b" %08x" % crc32(command)
     assert len(command) == 600
 
     (line,) = echo.ask(command + b"%")
@@ -371,7 +380,7 @@ def test_without_room_for_a_store_inputs_serve_once(start: Start) -> None:
     assert session.wire.outputs(64) == data
     with pytest.raises(WireError, match=r"refused \(state\)"):
         session.wire.run(1, timeout_s=5.0)
-    assert session.wire.seed(7) == crc16(stream(7, 64))
+    assert session.wire.seed(7) == crc32(stream(7, 64))
     with pytest.raises(WireError, match=r"refused \(state\)"):
         session.wire.outputs(64)
     with pytest.raises(WireError, match=r"refused \(state\)"):
@@ -383,7 +392,7 @@ def test_without_room_for_a_store_inputs_serve_once(start: Start) -> None:
 def test_an_engine_that_cannot_start_says_so_to_every_command(start: Start) -> None:
     session = start({"return NULL;": 'return "the arena is 12 bytes short";'})
 
-    assert session.rig("hello") == ["e-[rig model: state: the arena is 12 bytes short]"]
+    assert session.rig("hello", "00000000") == ["e-[rig model: state: the arena is 12 bytes short]"]
 
 
 def test_a_fault_is_reported_and_the_board_starts_again(start: Start) -> None:
@@ -393,7 +402,7 @@ def test_a_fault_is_reported_and_the_board_starts_again(start: Start) -> None:
         session.wire.run(1, timeout_s=5.0)
 
     session.wire.wait_boot(BOOT_S)
-    assert session.wire.hello().proto == 1
+    assert session.wire.hello().proto == PROTOCOL
 
 
 def test_a_stack_overflow_faults_before_it_spoils_anything(start: Start) -> None:

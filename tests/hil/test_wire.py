@@ -3,21 +3,24 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from links import READY, FakeLink, line
+from links import READY, FakeLink, Signer, line, unspoilt
 
 from hil import wire
-from hil.errors import HilError, LinkTimeout, TargetFault, WireError
+from hil.errors import HilError, LinkGarbled, LinkTimeout, ResetLoop, TargetFault, WireError
 
 HELLO = (
-    "m-rig-hello proto=1 board=nrf52840_dk engine=tiny build=0123456789abcdef "
+    "m-rig-hello proto=2 board=nrf52840_dk engine=tiny build=0123456789abcdef "
     f"model={'ab' * 32} clock_hz=64000000 in_bytes=64 out_bytes=10 layers=2 arena_bytes=512 "
     "store_bytes=1000"
 )
 
+BOOT = [b"m-timestamp-mode-performance\r\n", b"m-lap-us-12\r\nm-init-done\r\n", READY]
+RUN = line("m-rig-run i=0 cycles=900")
 
-def replies(*lines: bytes):
+
+def replies(*lines: bytes, spoil=unspoilt):
     """A link that gives these lines and a ready line to any command."""
-    return FakeLink(lambda command: [*lines, READY])
+    return FakeLink(lambda command: [*lines, READY], spoil=spoil)
 
 
 def silent_after(*chunks: bytes):
@@ -27,14 +30,16 @@ def silent_after(*chunks: bytes):
 @pytest.fixture(autouse=True)
 def short_deadlines(monkeypatch):
     monkeypatch.setattr(wire, "REPLY_S", 0.02)
+    monkeypatch.setattr(wire, "RESTART_WATCH_S", 0.02)
 
 
 def test_the_crc_is_that_of_the_published_check_string():
-    assert wire.crc16(b"123456789") == 0x29B1
+    assert wire.crc32(b"123456789") == 0xCBF43926
+    assert wire.crc32(b"6789", wire.crc32(b"12345")) == 0xCBF43926
 
 
 def test_a_command_carries_its_crc_and_no_line_end():
-    assert wire.encode("seed", 7) == b"rig seed 7 %04x%%" % wire.crc16(b"rig seed 7")
+    assert wire.encode("seed", 7) == b"rig seed 7 %08x%%" % wire.crc32(b"rig seed 7")
 
 
 def test_hello_gives_what_the_firmware_says_of_itself():
@@ -45,7 +50,7 @@ def test_hello_gives_what_the_firmware_says_of_itself():
 
 
 def test_another_protocol_version_is_refused():
-    link = replies(line(HELLO.replace("proto=1", "proto=9")))
+    link = replies(line(HELLO.replace("proto=2", "proto=9")))
 
     with pytest.raises(WireError, match="protocol version 9"):
         wire.Wire(link, "desk").hello()
@@ -86,10 +91,10 @@ def test_lines_out_of_turn_are_an_error():
 
 
 def test_a_flipped_bit_is_an_error():
-    good = line("m-rig-run i=0 cycles=900")
+    link = replies(line("m-rig-run i=0 cycles=900"), spoil=lambda c: c.replace(b"=900", b"=901"))
 
     with pytest.raises(WireError, match="corrupt"):
-        wire.Wire(replies(good.replace(b"900", b"901")), "desk").run(1, timeout_s=0.02)
+        wire.Wire(link, "desk").run(1, timeout_s=0.02)
 
 
 def test_inputs_go_out_in_chunks_and_outputs_come_back_in_chunks():
@@ -142,11 +147,156 @@ def test_a_fault_report_is_a_target_fault():
         wire.Wire(link, "desk").run(1, timeout_s=0.02)
 
 
-def test_a_restart_in_the_middle_of_an_answer_is_an_error():
-    link = silent_after(b"m-init-done\r\n", READY)
+def in_session(*answer: bytes, spoil=unspoilt):
+    """A wire whose board said hello and answers everything else so."""
 
+    def script(command):
+        return [line(HELLO), READY] if b"hello" in command else answer
+
+    client = wire.Wire(FakeLink(script, spoil=spoil), "desk")
+    client.hello()
+    return client
+
+
+def test_a_restart_in_the_middle_of_an_answer_is_an_error():
     with pytest.raises(WireError, match="restarted"):
-        wire.Wire(link, "desk").run(1, timeout_s=0.02)
+        in_session(*BOOT).run(1, timeout_s=0.02)
+
+
+@pytest.mark.parametrize("rows", [BOOT * 5, BOOT[:1] * 5])
+def test_a_board_that_starts_again_and_again_is_a_reset_loop(rows):
+    client = wire.Wire(FakeLink(lambda command: [], rows), "desk")
+    with pytest.raises(ResetLoop, match="desk faulted: it has started 5 times in a row"):
+        client.wait_boot(0.5)  # which a whole boot message ends
+        client.hello()
+    with pytest.raises(ResetLoop, match="has started 3 times while it answered 'run'"):
+        in_session(*rows).run(1, timeout_s=0.02)
+
+
+def test_two_starts_after_flashing_are_no_loop():
+    link = FakeLink(lambda command: [*BOOT, line(HELLO), READY], BOOT)
+    client = wire.Wire(link, "desk")
+
+    client.wait_boot(0.5)
+
+    assert client.hello().board == "nrf52840_dk"
+
+
+def test_every_reset_that_was_asked_for_starts_a_session():
+    def script(command):
+        return [line("m-rig-reset"), READY, *BOOT] if b"reset" in command else [RUN, READY]
+
+    class Restarting(FakeLink):
+        def write(self, data):
+            super().write(data)
+            if b"reset" in data:
+                self._signer.said = 0
+
+    client = wire.Wire(Restarting(script), "desk")
+
+    for _ in range(5):
+        client.reset(0.5)
+        assert client.run(1, timeout_s=0.02) == [900]
+
+
+@pytest.mark.parametrize("noise", [b"m-lap-us-3\r\n", b"\x00\xff\r\n", b"\r\n"])
+@pytest.mark.parametrize("position", [0, 1])
+def test_in_a_session_every_line_has_its_turn(noise, position):
+    answer = [RUN, READY]
+    answer.insert(position, noise)
+
+    with pytest.raises(WireError, match="no answer to 'run'"):
+        in_session(*answer).run(1, timeout_s=0.02)
+
+
+def test_an_answer_without_lines_is_an_error():
+    with pytest.raises(WireError, match="no answer to 'run'"):
+        in_session(READY).run(1, timeout_s=0.02)
+
+
+def test_bytes_that_are_no_text_are_garbled():
+    rows = [b"\xf8\x80\x00m", b"\xe6\x98"]
+
+    with pytest.raises(LinkGarbled, match="are baud rate"):
+        wire.Wire(FakeLink(lambda command: [], rows), "desk").wait_boot(0.02)
+
+
+def test_a_little_noise_before_silence_is_still_silence():
+    rows = [b"\xff\x00", *BOOT[:1] * 2]
+
+    with pytest.raises(LinkTimeout) as caught:
+        wire.Wire(FakeLink(lambda command: [], rows), "desk").wait_boot(0.02)
+    assert not isinstance(caught.value, LinkGarbled)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda answers: [*answers[:-1], answers[-2]], id="an earlier answer again"),
+        pytest.param(lambda answers: [answers[1], answers[0], *answers[2:]], id="swapped answers"),
+        pytest.param(lambda answers: answers[1:] + answers[:1], id="an answer lost"),
+    ],
+)
+def test_a_line_of_another_command_is_refused_whatever_its_crc(spoil):
+    """Each command is the same, and every line was right in its place."""
+    signer, commands, answers = Signer(), [wire.encode("hello", "00000000")], []
+    commands += [wire.encode("run", 1)] * 3
+    for number, command in enumerate(commands):
+        signer.hear(command[:-1])
+        answers.append(signer.sign(line(HELLO) if number == 0 else RUN))
+    sent = iter(spoil(answers[1:]))
+
+    client = wire.Wire(
+        FakeLink(lambda c: [answers[0] if b"hello" in c else next(sent), READY]), "desk"
+    )
+    client.hello()
+
+    with pytest.raises(WireError, match="corrupt"):
+        for _ in range(3):
+            client.run(1, timeout_s=0.02)
+
+
+def test_the_same_words_in_another_session_have_other_crcs():
+    answers = []
+    for nonce in (1, 2):
+        link = FakeLink(lambda c: [line(HELLO) if b"hello" in c else RUN, READY])
+        client = wire.Wire(link, "desk", nonce=nonce)
+        client.hello()
+        client.run(1, timeout_s=0.02)
+        answers.append(link.signed)
+
+    assert not set(answers[0]) & set(answers[1])
+
+
+def test_a_command_that_the_board_heard_differently_is_refused():
+    """Its answer is right for what the board heard."""
+
+    class Mishearing(FakeLink):
+        def write(self, data):
+            super().write(wire.encode("seed", 8) if b"seed 7" in data else data)
+
+    client = wire.Wire(
+        Mishearing(lambda c: [line(HELLO if b"hello" in c else "m-rig-seed crc=00000001"), READY]),
+        "desk",
+    )
+    client.hello()
+
+    with pytest.raises(WireError, match="corrupt"):
+        client.seed(7)
+
+
+def test_a_restart_that_nobody_saw_breaks_the_session():
+    class Forgetful(FakeLink):
+        def write(self, data):
+            if b"run" in data:
+                self._signer.said = 0  # as after a reset
+            super().write(data)
+
+    client = wire.Wire(Forgetful(lambda c: [line(HELLO) if b"hello" in c else RUN, READY]), "desk")
+    client.hello()
+
+    with pytest.raises(WireError, match="corrupt"):
+        client.run(1, timeout_s=0.02)
 
 
 def test_a_silent_board_times_out_with_the_last_bytes_seen():
@@ -178,18 +328,18 @@ def test_noise_without_end_times_out():
 @example(b"m-rig- 0000")
 @example(b"m-rig-run x=1 x=1 ffff")
 def test_no_bytes_crash_the_parser(data):
-    wire.parse_line(data)
+    wire.parse_line(data, 0)
 
 
 @given(st.binary(min_size=1, max_size=40), st.data())
 def test_a_changed_line_is_never_taken_for_the_original_verb_and_values(noise, data):
-    original = line("m-rig-run i=3 cycles=123456")[:-2]
+    original = Signer().sign(line("m-rig-run i=3 cycles=123456"))[:-2]
     position = data.draw(st.integers(0, len(original) - 1))
     changed = original[:position] + noise + original[position + len(noise) :]
 
-    parsed = wire.parse_line(changed)
+    parsed = wire.parse_line(changed, 0)
 
-    if changed != original and len(noise) <= 2:  # CRC-16 finds every burst of up to 16 bits
+    if changed != original and len(noise) <= 4:  # CRC-32 finds every burst of up to 32 bits
         assert not isinstance(parsed, wire.Data)
 
 

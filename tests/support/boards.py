@@ -12,7 +12,7 @@ from hil.board import Board, get_board
 from hil.build import Firmware, FlashBytes
 from hil.inputs import xorshift_bytes
 from hil.manifest import Layer, Manifest, Tensor
-from hil.wire import crc16
+from hil.wire import crc32
 
 SIZE = 300  # of input and output: more than one chunk
 MODEL = "ab" * 32
@@ -85,9 +85,9 @@ class FakePlace:
         verb, arguments = tokens[1], tokens[2:-1]
         return [*getattr(self, f"_{verb}")(*arguments), READY]
 
-    def _hello(self):
+    def _hello(self, nonce):
         values = {
-            "proto": 1,
+            "proto": 2,
             "board": self.board.id,
             "engine": "tiny",
             "build": "0123456789abcdef",
@@ -104,7 +104,7 @@ class FakePlace:
     def _seed(self, seed):
         self._input[:] = xorshift_bytes(int(seed), SIZE)
         self._filled, self.fills = True, self.fills + 1
-        return [line(f"m-rig-seed crc={crc16(bytes(self._input)):04x}")]
+        return [line(f"m-rig-seed crc={crc32(bytes(self._input)):08x}")]
 
     def _in(self, offset, digits):
         data = bytes.fromhex(digits)
