@@ -117,14 +117,20 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """Supply of the chip while it computes, from the data sheet; what energy estimates rest on."""
+    """Supply of the chip while it computes, from the data sheet; what energy estimates rest on.
+
+    `idle_ua` is what it draws while it waits for a command, for virtual meters only.
+    """
 
     voltage_mv: int
     active_ua: int
     source: str
+    idle_ua: int | None = None
 
     def __post_init__(self) -> None:
         _must_be_positive(self, "voltage_mv", "active_ua")
+        if self.idle_ua is not None:
+            _must_be_positive(self, "idle_ua")
 
 
 @dataclass(frozen=True, slots=True)

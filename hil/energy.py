@@ -1,9 +1,35 @@
-"""Energy of one inference where no meter is attached: an estimate, and labelled so."""
+"""Energy of one inference: measured by a meter in the board's supply, else an estimate.
+
+Either way the record says which. Not here: meters and windows (hil.meters), what runs (session).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from hil import stats
 from hil.board import Supply
+from hil.errors import MeterError
+from hil.meters import Meter, take_until
+from hil.meters.window import (
+    EnergyWindow,
+    Samples,
+    find_window,
+    margin_samples,
+    why_no_window,
+)
 from hil.record import EnergyUj
+
+if TYPE_CHECKING:
+    from hil.lab import Place
+
+#: Once the board has answered, a window's end must show up within so much meter time, ...
+LATE_S = 0.5
+#: ... and the meter must not fall silent for so long.
+SILENT_S = 10.0
 
 
 def estimate(supply: Supply, latency_us: float) -> EnergyUj:
@@ -17,3 +43,88 @@ def estimate(supply: Supply, latency_us: float) -> EnergyUj:
         n=1,
         source="estimate:data-sheet supply current x voltage x latency",
     )
+
+
+def measure(meter: Meter, run_once: Callable[[], float], windows: int, *, source: str) -> EnergyUj:
+    """Energy of what `run_once` does, several times.
+
+    Args:
+        meter: in the board's supply.
+        run_once: makes the board measure one window; returns its seconds by the board's clock.
+        windows: how many.
+        source: what the record says of them: `label`.
+
+    Raises:
+        SamplesLost: the meter lost samples; nothing it said counts.
+        TriggerError: the trigger pin did not bracket each window.
+        MeterError: the meter failed.
+    """
+    found = measure_windows(meter, [run_once] * windows)
+    energies = [window.energy_uj for window in found]
+    return EnergyUj(
+        median=stats.median(energies),
+        n=len(energies),
+        source=source,
+        p05=stats.percentile(energies, 5),
+        p95=stats.percentile(energies, 95),
+        idle_uw=stats.median([window.idle_uw for window in found]),
+        supply_mv=meter.supply_mv,
+    )
+
+
+def label(place: Place) -> str:
+    """Where energies of a place with a meter come from, as records say it.
+
+    A virtual board's are estimates, whatever shows them.
+    """
+    if place.source == "virtual":
+        return f"estimate:power model through a virtual {place.meter.kind}"
+    return f"measured:{place.meter.kind}"
+
+
+def measure_window(meter: Meter, run: Callable[[], float | None]) -> EnergyWindow:
+    """The one window of a run; see `measure_windows`."""
+    return measure_windows(meter, [run])[0]
+
+
+def measure_windows(meter: Meter, runs: list[Callable[[], float | None]]) -> list[EnergyWindow]:
+    """The window of each of these; raises as `measure`.
+
+    A run makes the board raise its trigger pin once, and returns for how many seconds by the
+    board's clock; None when that is not known.
+    """
+    found = []
+    meter.start()
+    try:
+        before = take_until(meter, lambda s: len(s) >= margin_samples(s.period_s))
+        for run in runs:
+            window, before = _next_window(meter, before, run())
+            found.append(window)
+    except BaseException:
+        with contextlib.suppress(MeterError):
+            meter.stop()
+        raise
+    meter.stop()
+    return found
+
+
+def _next_window(
+    meter: Meter, samples: Samples, duration_s: float | None
+) -> tuple[EnergyWindow, Samples]:
+    """The window in samples from these on, and the last samples behind it."""
+    late_s = LATE_S + 1.1 * (duration_s or 0.0)
+    seen = 0  # since the board has answered
+    heard_at = time.monotonic()
+    while True:
+        window = find_window(samples, duration_s, meter=meter.name, supply_mv=meter.supply_mv)
+        if window is not None:
+            return window, samples.since(len(samples) - margin_samples(samples.period_s))
+        if seen * samples.period_s > late_s:
+            raise why_no_window(samples, meter.name)
+        if not meter.wait(SILENT_S) or time.monotonic() - heard_at > SILENT_S:
+            raise MeterError(meter.name, f"sent no samples for {SILENT_S:.0f} s")
+        more = meter.take()
+        if len(more):
+            heard_at = time.monotonic()
+        seen += len(more)
+        samples = samples.and_then(more)

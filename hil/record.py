@@ -74,11 +74,19 @@ class FlashBytes:
 
 @dataclass(frozen=True, slots=True)
 class EnergyUj:
-    """Energy of one inference; `source` is "measured:<meter>" or "estimate:<how>"."""
+    """Energy of one inference; `source` is "measured:<meter>" or "estimate:<how>".
+
+    What a meter tells beside the median is None without one: the spread over `n` windows, the power
+    in microwatts while the board waits for a command, and the supply voltage in millivolts.
+    """
 
     median: float
     n: int
     source: str
+    p05: float | None = None
+    p95: float | None = None
+    idle_uw: float | None = None
+    supply_mv: int | None = None
 
 
 #: What both cores can do at most: SMLAD and its kin compute two products in a cycle.
