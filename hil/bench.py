@@ -1,8 +1,8 @@
 """Measures models on places with engines: generates the C, builds it, and hands it to the session.
 
-Each place has its own thread, because places are independent and one board measures one thing at a
-time. What fails is a row with its error; the other rows go on. Not here: how one firmware is
-measured (session), printing (report).
+What fails is a row with its error; the other rows go on. Not here: how one firmware is measured
+(session), which place does what when (rig), what is done about faults (recovery), printing
+(report).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import itertools
 import os
 import queue
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,17 +28,17 @@ from codegen.limits import BoardLimits
 from codegen.plan_file import TunedPlan
 from hil.board import BOARDS_DIR, Board, Memory
 from hil.build import Firmware, build, forget_oldest
-from hil.errors import FlashError, HilError, LinkError, TargetFault, UsageError
+from hil.errors import HilError, UsageError
 from hil.expected import ExpectedOutputs
+from hil.health import Ledger
 from hil.lab import Place, lab_path, open_place, read_lab
 from hil.manifest import Manifest, read_manifest
+from hil.proof import prove
 from hil.record import Record
+from hil.rig import Done, Job, MeasureJob, Rig, Stage, find_places
 from hil.session import STANDARD, Procedure, measure, starts
 
 MODELS_DIR = BOARDS_DIR.parent / "build" / "models"
-
-#: Errors after which a place is closed and opened again: the board may be in any state.
-_PLACE_ERRORS = (LinkError, FlashError, TargetFault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one model, place and engine: a record, or why there is none."""
+    """What came of one model, place and engine: a record, or why there is none.
+
+    `place` is what was asked for: a place, or a board. The record says where it was measured.
+    """
 
     model: str
     place: str
@@ -133,6 +136,7 @@ def measure_model(
     procedure: Procedure = STANDARD,
     expected: ExpectedOutputs | None = None,
     models_dir: Path | None = None,
+    stage: Stage = lambda _: None,
 ) -> Record:
     """The record of one model on one place with one engine.
 
@@ -146,6 +150,7 @@ def measure_model(
         procedure: inputs, repeats, layers.
         expected: keeps the oracle's answers for the next call; share one between places.
         models_dir: where generated folders are kept; MODELS_DIR by default.
+        stage: told what is done now.
 
     Raises:
         HilError: OutputMismatch, DoesNotFit (linker), LinkTimeout and others.
@@ -155,6 +160,7 @@ def measure_model(
         if isinstance(place, str):
             place = stack.enter_context(open_place(place))
         options = engine_options(engine, objective, plan)
+        stage("building")
 
         def prepare(options: EngineOptions) -> tuple[Firmware, Manifest]:
             return build_model(
@@ -165,6 +171,7 @@ def measure_model(
             options = _with_smallest_arena(place, prepare, options)
         firmware, manifest = prepare(options)
         outputs = (expected or ExpectedOutputs()).of(tflite, manifest.inputs, procedure.seeds)
+        stage("measuring")
         return measure(place, firmware, manifest, outputs, procedure)
 
 
@@ -228,71 +235,91 @@ def _with_smallest_arena(
     return dataclasses.replace(options, arena_bytes=smallest_arena_bytes(runs, high=limit))
 
 
-def run_bench(
-    models: Sequence[Model],
-    places: Sequence[str],
-    engines: Sequence[str],
+@contextlib.contextmanager
+def open_rig(measure: MeasureJob, *, say: Callable[[str], None] = lambda _: None) -> Iterator[Rig]:
+    """A rig on the places of the lab, with the lab's health ledger."""
+
+    def give_way(place: Place) -> None:
+        if place.lock is not None:
+            place.lock.yield_turn()
+
+    with (
+        Ledger() as ledger,
+        Rig(
+            measure,
+            open_place=lambda name, stop: open_place(name, stop=stop),
+            ledger=ledger,
+            prove=prove,
+            give_way=give_way,
+            say=say,
+        ) as rig,
+    ):
+        yield rig
+
+
+def measure_jobs(
     *,
     objective: Objective = "latency",
     plan: TunedPlan | None = None,
     procedure: Procedure = STANDARD,
-    started: Callable[[str, str, str], None] = lambda *_: None,
-) -> Iterator[Row]:
-    """Every model with every engine on every place; rows in the order in which they are done.
+) -> MeasureJob:
+    """How a rig measures its jobs; arguments as in `measure_model`."""
+    expected = ExpectedOutputs()
+
+    def measure_job(place: Place, job: Job, stage: Stage) -> Record:
+        return measure_model(
+            job.tflite,
+            job.model,
+            place,
+            engine=job.engine,
+            objective=objective,
+            plan=plan,
+            procedure=procedure,
+            expected=expected,
+            stage=stage,
+        )
+
+    return measure_job
+
+
+def bench_jobs(
+    models: Sequence[Model], places: Sequence[str], engines: Sequence[str], *, rounds: int = 1
+) -> list[Job]:
+    """Every model with every engine on every place, in order; numbered by their keys.
 
     Args:
         models: what is measured.
-        places: their names; each is opened by a thread of its own.
-        engines: run in this order for each model.
-        objective: for engine `tiny`.
-        plan: for engine `tiny`, instead.
-        procedure: inputs, repeats, layers.
-        started: called from a place's thread with (place, model, engine) when work on it begins.
+        places: names of places, or of boards: any place of the lab that has it.
+        engines: names.
+        rounds: how often everything is measured.
     """
-    rows: queue.SimpleQueue[Row | BaseException | None] = queue.SimpleQueue()
-    expected = ExpectedOutputs()
+    lab = read_lab()
+    wheres = [find_places(place, lab) for place in places]
+    wanted = itertools.product(range(rounds), models, engines, wheres)
+    return [
+        Job("bench", number, where, model.name, model.tflite, engine)
+        for number, (_, model, engine, where) in enumerate(wanted)
+    ]
 
-    def measure_all(place_name: str) -> None:
-        with ExitStack() as stack:
-            place: Place | None = None
-            for model in models:
-                for engine in engines:
-                    started(place_name, model.name, engine)
-                    try:
-                        place = place or stack.enter_context(open_place(place_name))
-                        result: Record | HilError | CodegenError = measure_model(
-                            model.tflite,
-                            model.name,
-                            place,
-                            engine=engine,
-                            objective=objective,
-                            plan=plan,
-                            procedure=procedure,
-                            expected=expected,
-                        )
-                    except _PLACE_ERRORS as error:
-                        stack.close()
-                        place, result = None, error
-                    except (HilError, CodegenError) as error:
-                        result = error
-                    rows.put(Row(model.name, place_name, engine, result))
 
-    def serve(place_name: str) -> None:
-        try:
-            measure_all(place_name)
-            rows.put(None)
-        except BaseException as error:  # handed to the thread that reads the rows
-            rows.put(error)
+def run_jobs(rig: Rig, jobs: Sequence[Job]) -> Iterator[Done]:
+    """What comes of the jobs, in the order in which they are done.
 
-    # Daemons: Ctrl-C in the reading thread ends the process, and virtual boards with it.
-    for place_name in places:
-        threading.Thread(target=serve, args=(place_name,), name=place_name, daemon=True).start()
-    running = len(places)
-    while running:
-        item = rows.get()
-        if isinstance(item, Row):
-            yield item
-        elif item is None:
-            running -= 1
-        else:
-            raise item
+    Raises:
+        Exception: a mistake of ours; what a user can meet comes back in its Done.
+    """
+    ended: queue.SimpleQueue[Done] = queue.SimpleQueue()
+    for job in jobs:
+        rig.submit(job, ended.put)
+    for _ in jobs:
+        done = ended.get()
+        if done.error is not None and not isinstance(done.error, HilError | CodegenError):
+            raise done.error
+        yield done
+
+
+def row_of(done: Done) -> Row:
+    """The row of a job."""
+    result = done.record or done.error
+    assert isinstance(result, Record | HilError | CodegenError), "run_jobs raises the others"
+    return Row(done.job.model, done.job.where.asked, done.job.engine, result)

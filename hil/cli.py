@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hil.cli_mlperf import mlperf
 from hil.cli_profile import profile
 from hil.cli_tune import tune
 from hil.console import (
@@ -39,7 +40,6 @@ from hil.console import (
 from hil.errors import HilError, UsageError
 
 if TYPE_CHECKING:
-    from hil.bench import Row
     from hil.store import Store
 
 #: What the system may say of any file that is written: no failure of the program.
@@ -205,59 +205,66 @@ def bench(
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=2**31, help="Seed of the first input.")
     ] = 1,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, max=100_000, help="How often all is measured.")
+    ] = 1,
+    queue: Annotated[
+        str | None,
+        typer.Option(
+            "--queue",
+            metavar="NAME",
+            help="Keep what is done under a name: after a stop, the same command does the rest.",
+        ),
+    ] = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the records as JSON.")
     ] = None,
     store: StoreOption = None,
 ) -> None:
     """Measure models; exit code 0 only if every output matched the oracle's."""
-    from codegen.engines import get_engine
-    from hil.bench import Model, run_bench
+    from dataclasses import asdict
+
+    from codegen.engines import Objective, get_engine
+    from hil.bench import Model, bench_jobs, measure_jobs
+    from hil.cli_bench import last_rounds, round_notes, run_bench, sha256
     from hil.cli_tune import chosen_plan
-    from hil.lab import board_of, chosen_places, read_lab
+    from hil.lab import chosen_places, read_lab
     from hil.record import Record
     from hil.report import bench_tables, layer_table, write_json
+    from hil.rig import board_asked
     from hil.session import Procedure
 
     loaded = [Model(printable(path.stem), read_model(path)) for path in models]
     places = chosen_places(split_names(",".join(board), "--board"), read_lab())
     engines = split_names(",".join(engine or ["tiny"]), "--engine")
-    boards = [board_of(place, read_lab()).id for place in places]
+    boards = [board_asked(place, read_lab()).id for place in places]
     for name in engines:
         get_engine(name)
     tuned = chosen_plan(plan, objective, engines, [model.tflite for model in loaded], boards)
+    goal: Objective = (objective or Goal.LATENCY).value
     must_be_writable(json_path, *models, *([plan] if plan else []))
     procedure = Procedure(inputs=inputs, input_seed=seed, repeats=repeats, layers=layers)
 
-    rows = []
-    total = len(loaded) * len(places) * len(engines)
-    with _open_store(store) as opened, status_line() as status:
-        running: dict[str, str] = {}
-
-        def started(place: str, model: str, engine: str) -> None:
-            running[place] = f"{model} {engine} on {place}"
-            status("measuring " + ", ".join(sorted(running.values())))
-
-        measured = run_bench(
-            loaded,
-            places,
-            engines,
-            objective=(objective or Goal.LATENCY).value,
-            plan=tuned,
-            procedure=procedure,
-            started=started,
+    with _open_store(store) as opened:
+        kept = None
+        if queue is not None:
+            models_of = [[model.name, sha256(model.tflite)] for model in loaded]
+            settings = {"models": models_of, "places": places, "engines": engines}
+            settings |= {"objective": goal, "plan": tuned.sha256 if tuned else None}
+            kept = opened.open_queue(queue, {**settings, "procedure": asdict(procedure)})
+        rows = run_bench(
+            bench_jobs(loaded, places, engines, rounds=rounds),
+            measure_jobs(objective=goal, plan=tuned, procedure=procedure),
+            opened,
+            kept,
         )
-        for row in measured:
-            running.pop(row.place, None)
-            rows.append(row)
-            if isinstance(row.result, Record):
-                opened.add_record(row.result)
-            say(f"[{len(rows)}/{total}] {_row_line(row)}")
 
     order = {model.name: number for number, model in enumerate(loaded)}
     rows.sort(key=lambda row: (places.index(row.place), order[row.model]))
     console = stdout_console()
-    console.print(bench_tables(rows, width=console.width))
+    console.print(bench_tables(last_rounds(rows), width=console.width))
+    for note in round_notes(rows):
+        console.print(note, markup=False, highlight=False)
     records = [row.result for row in rows if isinstance(row.result, Record)]
     if layers:
         for record in records:
@@ -380,6 +387,9 @@ app.command()(profile)
 
 
 app.command()(tune)
+
+
+app.command()(mlperf)
 
 
 @app.command("search")
@@ -572,15 +582,6 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
             "run it again with --debug for the traceback"
         )
         return 1
-
-
-def _row_line(row: Row) -> str:
-    from hil.record import Record
-
-    where = f"{row.model} {row.engine} on {row.place}"
-    if isinstance(row.result, Record):
-        return f"{where}: {row.result.latency_cycles.median:,.0f} cycles"
-    return f"{where}: not measured"
 
 
 def _spare_cores() -> int:

@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from hil.errors import StoreError
 from hil.wal import enter_wal
 
-SCHEMA_VERSION = 2  # 1: without layer_timings
+SCHEMA_VERSION = 3
 
 _tables = sql.MetaData()
 meta_table = sql.Table(
@@ -95,6 +95,30 @@ layer_timings_table = sql.Table(
     sql.Column("flash_bytes", sql.Integer, nullable=False),
     sql.Column("measured_at", sql.String(32), nullable=False),
 )
+queues_table = sql.Table(
+    "queues",
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("name", sql.String(64), nullable=False, unique=True),
+    sql.Column("created_at", sql.String(32), nullable=False),
+    sql.Column("config", sql.JSON, nullable=False),
+)
+queue_jobs_table = sql.Table(
+    "queue_jobs",
+    _tables,
+    sql.Column("queue_id", sql.ForeignKey("queues.id"), primary_key=True),
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
+    sql.Column("record_id", sql.ForeignKey("records.id")),
+    sql.Column("board_s", sql.Float, nullable=False, default=0.0),
+    sql.Column("error", sql.String(64)),
+    sql.Column("reason", sql.Text),
+)
+
+#: What each older version lacks, the oldest first.
+_ADDED_AFTER: dict[str, tuple[sql.Table, ...]] = {
+    "1": (layer_timings_table,),
+    "2": (queues_table, queue_jobs_table),
+}
 
 
 class Database:
@@ -171,8 +195,11 @@ class Database:
             found = connection.execute(
                 sql.select(meta_table.c.value).where(meta_table.c.key == "schema_version")
             ).scalar()
-            if found == "1":
-                layer_timings_table.create(connection)
+            if found in _ADDED_AFTER:
+                for version, tables in _ADDED_AFTER.items():
+                    if int(version) >= int(found):
+                        for table in tables:
+                            table.create(connection)
                 found = str(SCHEMA_VERSION)
                 connection.execute(
                     meta_table.update()

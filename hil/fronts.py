@@ -96,7 +96,10 @@ def place_fronts(study: Study, board: str | None = None) -> list[PlaceFront]:
     engine = study.config.get("engine", "tiny")
     objectives = tuple(study.config.get("objectives", DEFAULT_OBJECTIVES))
     places = dict.fromkeys(
-        record.place for trial in trials for record in trial.records if record.engine == engine
+        place
+        for trial in trials
+        for place, record in zip(trial.asked, trial.records, strict=True)
+        if record.engine == engine
     )
     if not places:
         raise UsageError(f"study {study.name!r} has no measured trial yet; hil search continues it")

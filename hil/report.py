@@ -46,7 +46,8 @@ def place_title(records: Sequence[Record]) -> str:
     """Where the records of one place come from, such as "nrf52840_dk (virtual, cycles by ...)"."""
     first = records[0]
     if first.source == "hardware":
-        return f"{first.board} (hardware, {first.place})"
+        places = ", ".join(sorted({record.place for record in records}))
+        return f"{first.board} (hardware, {places})"
     timing = ", ".join(sorted({record.timing_model or "" for record in records}))
     return f"{first.board} (virtual, cycles by {timing})"
 

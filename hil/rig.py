@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from hil.board import Board
 from hil.errors import HilError, PlaceBusy, PlaceQuarantined
 from hil.health import Ledger, is_anonymous
 from hil.lab import Lab, Place, board_of, source_of
@@ -460,6 +461,11 @@ class _Worker:
             if reason is not None:
                 self._rig._set_quarantine(self.place, reason)
             self._changed.notify_all()
+
+
+def board_asked(name: str, lab: Lab) -> Board:
+    """The board that a place has, or that is named itself; errors as `find_places`."""
+    return board_of(find_places(name, lab).places[0], lab)
 
 
 def find_places(name: str, lab: Lab) -> Where:

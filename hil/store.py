@@ -1,4 +1,4 @@
-"""The result store: records, studies, trials and timings of layers, in SQLite by default.
+"""The result store: records, studies, queues and timings of layers, in SQLite by default.
 
 Every method that writes is one transaction, on the disk when it returns: a kill at any moment loses
 nothing that was acknowledged, and unique constraints see to it that nothing enters twice. Several
@@ -24,11 +24,13 @@ from hil.board import BOARDS_DIR
 from hil.database import (
     Database,
     layer_timings_table,
+    queues_table,
     records_table,
     studies_table,
     trials_table,
 )
 from hil.errors import UsageError
+from hil.queues import BenchQueue
 from hil.record import Record
 from hil.studies import DuplicateTrial, Study, StudyCost, TrialRow, decode_record, insert_record
 from hil.timings import Conditions, LayerTiming, timing_key
@@ -39,7 +41,7 @@ DEFAULT_PATH = BOARDS_DIR.parent / "results" / "hil.sqlite"
 
 _KEYS_AT_ONCE = 500  # SQLite takes 999 parameters in a statement, or more
 
-_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,7 @@ class Store:
         Raises:
             UsageError: it exists with other settings, or the name is not a plain word.
         """
-        if not _STUDY_NAME.match(name):
-            raise UsageError(
-                f"study name {name!r}: use up to 64 letters, digits, '.', '_' and '-', "
-                "a letter or digit first"
-            )
+        _check_name("study", name)
         plain = json.loads(json.dumps(config))
         with self._database.write() as connection:
             row = connection.execute(
@@ -99,8 +97,28 @@ class Store:
                     studies_table.insert().values(name=name, created_at=_now(), config=plain)
                 )
             elif row.config != plain:
-                raise UsageError(_config_differs(name, row.config, plain))
+                raise UsageError(_config_differs("study", name, row.config, plain))
         return self.load_study(name)
+
+    def open_queue(self, name: str, config: dict[str, Any]) -> BenchQueue:
+        """The queue of that name, made if missing.
+
+        Raises:
+            UsageError: it exists and measures something else, or the name is not a plain word.
+        """
+        _check_name("queue", name)
+        plain = json.loads(json.dumps(config))
+        query = sql.select(queues_table).where(queues_table.c.name == name)
+        with self._database.write() as connection:
+            row = connection.execute(query).first()
+            if row is None:
+                connection.execute(
+                    queues_table.insert().values(name=name, created_at=_now(), config=plain)
+                )
+                row = connection.execute(query).one()
+        if row.config != plain:
+            raise UsageError(_config_differs("queue", name, row.config, plain))
+        return BenchQueue(self._database, row.id, row.name)
 
     def load_study(self, name: str) -> Study:
         """The study of that name; raises UsageError with the names that exist."""
@@ -190,13 +208,22 @@ class Store:
                 connection.execute(table.insert().values(key=key, **row))
 
 
-def _config_differs(name: str, stored: dict[str, Any], given: dict[str, Any]) -> str:
+def _check_name(what: str, name: str) -> None:
+    """Raises UsageError unless it is a plain word."""
+    if not _NAME.match(name):
+        raise UsageError(
+            f"{what} name {name!r}: use up to 64 letters, digits, '.', '_' and '-', "
+            "a letter or digit first"
+        )
+
+
+def _config_differs(what: str, name: str, stored: dict[str, Any], given: dict[str, Any]) -> str:
     stored, given = _flat(stored), _flat(given)
     keys = sorted(key for key in stored.keys() | given.keys() if stored.get(key) != given.get(key))
     changes = ", ".join(
         f"{key} was {stored.get(key)!r}, now {given.get(key)!r}" for key in keys[:3]
     )
-    return f"study {name!r} exists with other settings ({changes}); give the study another name"
+    return f"{what} {name!r} exists with other settings ({changes}); give the {what} another name"
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,11 @@ class StudyCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRow:
-    """One trial as stored, with its records; the model itself is read by `Study.model`."""
+    """One trial as stored, with its records; the model itself is read by `Study.model`.
+
+    `asked` says for each record which place (or board) the study named: the record may be from
+    another place with the same board.
+    """
 
     number: int
     point: dict[str, Any]
@@ -50,11 +54,12 @@ class TrialRow:
     test_accuracy: float | None
     test_samples: int | None
     records: tuple[Record, ...]
+    asked: tuple[str, ...]
 
     def record(self, place: str, engine: str = "tiny") -> Record | None:
-        """The record of one place and engine, if it is there."""
-        for record in self.records:
-            if record.place == place and record.engine == engine:
+        """The record that was asked of one place and engine, if it is there."""
+        for asked, record in zip(self.asked, self.records, strict=True):
+            if asked == place and record.engine == engine:
                 return record
         return None
 
@@ -78,16 +83,8 @@ class Study:
         Raises:
             UsageError: another process, which the message names, runs the study.
         """
-        if self._database.path is None:
+        with locked_file(self._database, self.name, f"study {self.name!r}"):
             yield
-            return
-        path = self._database.path.with_name(f"{self._database.path.name}.{self.name}.lock")
-        file = _lock_file(path, self.name)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-            os.close(file)
 
     def add_trial(
         self,
@@ -139,12 +136,15 @@ class Study:
                 trials_table.update().where(trials_table.c.id == row.id).values(**values)
             )
 
-    def attach_record(self, number: int, record: Record, *, board_s: float = 0.0) -> int:
-        """Stores a record as the trial's measurement on its place and engine; returns its id.
+    def attach_record(
+        self, number: int, record: Record, *, asked: str | None = None, board_s: float = 0.0
+    ) -> int:
+        """Stores a record as the trial's measurement on a place and engine; returns its id.
 
         Args:
             number: the trial.
             record: what was measured.
+            asked: place or board that the study named; the record's own place by default.
             board_s: how long the board was in use for it.
 
         Raises:
@@ -152,11 +152,12 @@ class Study:
         """
         with self._database.write() as connection:
             row = self._row(connection, number)
-            key = {"trial_id": row.id, "place": record.place, "engine": record.engine}
+            place = asked or record.place
+            key = {"trial_id": row.id, "place": place, "engine": record.engine}
             if connection.execute(sql.select(trial_records_table).filter_by(**key)).first():
                 raise StoreError(
                     self._database.name,
-                    f"trial {number} of study {self.name!r} is already measured on {record.place} "
+                    f"trial {number} of study {self.name!r} is already measured on {place} "
                     f"with engine {record.engine!r}",
                 )
             record_id = insert_record(connection, record)
@@ -238,16 +239,20 @@ class Study:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
             records = connection.execute(
-                sql.select(trial_records_table.c.trial_id, records_table.c.record)
+                sql.select(
+                    trial_records_table.c.trial_id,
+                    trial_records_table.c.place,
+                    records_table.c.record,
+                )
                 .join(records_table, records_table.c.id == trial_records_table.c.record_id)
                 .join(trials_table, trials_table.c.id == trial_records_table.c.trial_id)
                 .where(trials_table.c.study_id == self._id)
                 .order_by(records_table.c.id)
             ).all()
-        of_trial: dict[int, list[Record]] = {row.id: [] for row in rows}
-        for trial_id, value in records:
+        of_trial: dict[int, list[tuple[str, Record]]] = {row.id: [] for row in rows}
+        for trial_id, asked, value in records:
             if trial_id in of_trial:
-                of_trial[trial_id].append(decode_record(self._database, value))
+                of_trial[trial_id].append((asked, decode_record(self._database, value)))
         return [
             TrialRow(
                 number=row.number,
@@ -258,7 +263,8 @@ class Study:
                 has_model=bool(row.has_model),
                 test_accuracy=row.test_accuracy,
                 test_samples=row.test_samples,
-                records=tuple(of_trial[row.id]),
+                records=tuple(record for _, record in of_trial[row.id]),
+                asked=tuple(asked for asked, _ in of_trial[row.id]),
             )
             for row in rows
         ]
@@ -323,7 +329,26 @@ def decode_record(database: Database, value: Any) -> Record:
         raise StoreError(database.name, f"holds a {error}") from None
 
 
-def _lock_file(path: Path, study: str) -> int:
+@contextlib.contextmanager
+def locked_file(database: Database, name: str, what: str) -> Iterator[None]:
+    """Holds a lock file beside a database's file; there is none for a database server.
+
+    Raises:
+        UsageError: another process, which the message names, holds it.
+    """
+    if database.path is None:
+        yield
+        return
+    path = database.path.with_name(f"{database.path.name}.{name}.lock")
+    file = _lock_file(path, what)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _lock_file(path: Path, what: str) -> int:
     """An open, locked file at `path`; raises UsageError when another process holds it."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -333,7 +358,7 @@ def _lock_file(path: Path, study: str) -> int:
             holder = os.read(file, 32).decode("ascii", "replace") or "unknown"
             os.close(file)
             raise UsageError(
-                f"study {study!r} is being run by process {holder}; wait for it or stop it"
+                f"{what} is being run by process {holder}; wait for it or stop it"
             ) from None
         # the holder before us may have unlinked the file after we opened it
         with contextlib.suppress(FileNotFoundError):

@@ -11,13 +11,15 @@ from graphs import Builder
 import codegen.errors
 from codegen.export_tflite import export_tflite
 from hil import bench, expected, session
-from hil.bench import Model, engine_options, measure_model, run_bench
+from hil.bench import Model, bench_jobs, engine_options, measure_jobs, measure_model
 from hil.build import FIRMWARE_DIR, build
+from hil.cli_bench import last_rounds, round_notes, run_bench
 from hil.errors import HilError, OutputMismatch, UsageError
 from hil.lab import open_place
 from hil.manifest import read_manifest
 from hil.record import Record
 from hil.session import Procedure, measure
+from hil.store import Store
 
 NRF, F746 = "virtual:nrf52840_dk", "virtual:stm32f746g_disco"
 L4R5 = "virtual:nucleo_l4r5zi"
@@ -41,8 +43,21 @@ def models_dir(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_each_place_measures_in_its_own_thread(tflite, models_dir):
-    rows = list(run_bench([Model("net", tflite)], [NRF, F746], ["tiny"], procedure=PROCEDURE))
+@pytest.fixture
+def run(models_dir, tmp_path):
+    """Benches models, engines and places, without or with the name of a queue."""
+
+    def run(models, places, engines, *, queue=None, rounds=1):
+        jobs = bench_jobs(models, places, engines, rounds=rounds)
+        with Store(tmp_path / "store" / "hil.sqlite") as store:
+            opened = store.open_queue(queue, {}) if queue else None
+            return run_bench(jobs, measure_jobs(procedure=PROCEDURE), store, opened)
+
+    return run
+
+
+def test_every_place_measures_every_model(tflite, run):
+    rows = run([Model("net", tflite)], [NRF, F746], ["tiny"])
 
     records = {row.place: row.result for row in rows}
     for place in (NRF, F746):
@@ -70,10 +85,8 @@ def test_copies_of_constants_are_counted_as_static_ram(tflite, models_dir):
 
 
 @pytest.mark.slow
-def test_both_engines_on_both_boards_give_the_oracles_bytes(tflite, models_dir):
-    rows = list(
-        run_bench([Model("net", tflite)], [NRF, F746], ["tiny", "reference"], procedure=PROCEDURE)
-    )
+def test_both_engines_on_both_boards_give_the_oracles_bytes(tflite, run):
+    rows = run([Model("net", tflite)], [NRF, F746], ["tiny", "reference"])
 
     records = [row.result for row in rows if isinstance(row.result, Record)]
     assert len(records) == len(rows) == 4
@@ -111,21 +124,40 @@ def test_a_wrong_output_is_an_error_and_no_record(tflite, models_dir, monkeypatc
         measure_model(tflite, "net", NRF, procedure=PROCEDURE, models_dir=models_dir)
 
 
-def test_what_cannot_be_measured_is_a_row_and_the_others_go_on(tflite, models_dir):
+def test_what_cannot_be_measured_is_a_row_and_the_others_go_on(tflite, run):
     broken = Model("broken", b"not a model")
 
-    rows = list(run_bench([broken, Model("net", tflite)], [NRF], ["tiny"], procedure=PROCEDURE))
+    rows = run([broken, Model("net", tflite)], [NRF], ["tiny"])
 
     assert isinstance(rows[0].result, codegen.errors.CodegenError)
     assert isinstance(rows[1].result, Record)
 
 
-def test_a_model_that_does_not_fit_is_a_row_with_the_numbers(models_dir):
+def test_a_queue_is_gone_on_with_where_it_was_stopped(tflite, run, tmp_path, capsys):
+    models = [Model("broken", b"not a model"), Model("net", tflite)]
+
+    first = run(models, [NRF], ["tiny"], queue="night")
+    capsys.readouterr()
+    second = run(models, [NRF], ["tiny"], queue="night", rounds=2)
+
+    assert "queue night: 1 of 4 measurements are there already" in capsys.readouterr().err
+    assert [row.model for row in second] == ["broken", "net"] * 2
+    assert second[1] == first[1]
+    assert isinstance(second[0].result, codegen.errors.CodegenError)
+    assert isinstance(second[3].result, Record)
+    with Store(tmp_path / "store" / "hil.sqlite") as store:
+        assert [r.model.name for r in store.records()] == ["net"] * 2
+    assert last_rounds(second) == [second[2], second[3]]
+    cycles = f"{second[1].result.latency_cycles.median:,.0f} cycles"
+    assert round_notes(second) == [f"net tiny on {NRF}: 2 rounds, {cycles}"]
+
+
+def test_a_model_that_does_not_fit_is_a_row_with_the_numbers(run):
     builder = Builder(np.random.default_rng(7), name="big")
     x = builder.input((1, 200, 200, 4))
     tflite = export_tflite(builder.graph([builder.conv2d(x, 8, (1, 1))]))
 
-    (row,) = run_bench([Model("big", tflite)], [NRF], ["tiny"], procedure=PROCEDURE)
+    (row,) = run([Model("big", tflite)], [NRF], ["tiny"])
 
     assert isinstance(row.result, codegen.errors.DoesNotFit)
     assert row.result.needed_bytes > row.result.have_bytes

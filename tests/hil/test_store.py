@@ -316,15 +316,20 @@ def test_a_store_of_another_version_says_which(tmp_path):
         Store(path)
 
 
-def test_a_store_of_the_first_version_keeps_what_is_in_it(tmp_path):
+@pytest.mark.parametrize(
+    ("version", "lacks"),
+    [("1", ("layer_timings", "queue_jobs", "queues")), ("2", ("queue_jobs", "queues"))],
+)
+def test_a_store_of_an_older_version_keeps_what_is_in_it(tmp_path, version, lacks):
     path = tmp_path / "hil.sqlite"
     record = make_record()
     with Store(path) as store:
         store.add_record(record)
     connection = sqlite3.connect(path)
-    with connection:  # as the first version made it
-        connection.execute("DROP TABLE layer_timings")
-        connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    with connection:  # as that version made it
+        for table in lacks:
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute(f"UPDATE meta SET value = '{version}' WHERE key = 'schema_version'")
     connection.close()
 
     for _ in range(2):
@@ -334,6 +339,7 @@ def test_a_store_of_the_first_version_keeps_what_is_in_it(tmp_path):
             assert list(store.layer_timings([("k", {})], CONDITIONS).values()) == [
                 LayerTiming(1, 2)
             ]
+            assert list(store.open_queue("q", {}).records()) == []
 
 
 def test_a_record_that_was_tampered_with_is_an_error_of_the_store(tmp_path):
@@ -365,3 +371,65 @@ def test_a_study_with_other_settings_names_only_what_differs(tmp_path):
 
         with pytest.raises(UsageError, match=r"settings \(training.epochs was 2, now 5\); give"):
             store.open_study("s", {"training": {"epochs": 5, "batch": 64}, "seed": 1})
+
+
+def test_a_queue_remembers_what_was_measured_and_what_failed(tmp_path):
+    record, other = make_record(), make_record(cycles=2000)
+    with Store(tmp_path / "hil.sqlite") as store:
+        queue = store.open_queue("night", {"models": ["a"]})
+        with queue.lock():
+            queue.add_record(0, record, board_s=1.5)
+            queue.add_failure(1, ValueError("too hot"))
+            queue.add_failure(2, ValueError("too cold"))
+
+    with Store(tmp_path / "hil.sqlite") as store:
+        queue = store.open_queue("night", {"models": ["a"]})
+        assert queue.records() == {0: record}
+        assert queue.failures() == {1: ("ValueError", "too hot"), 2: ("ValueError", "too cold")}
+
+        queue.add_record(1, other)
+        assert queue.records() == {0: record, 1: other}
+        assert queue.failures() == {2: ("ValueError", "too cold")}
+        assert store.records() == [record, other]
+
+
+def test_a_job_of_a_queue_is_measured_once(tmp_path):
+    with Store(tmp_path / "hil.sqlite") as store:
+        queue = store.open_queue("night", {})
+        queue.add_record(0, make_record())
+
+        with pytest.raises(StoreError, match="job 0 of queue 'night' is already measured"):
+            queue.add_record(0, make_record(cycles=7))
+        with pytest.raises(StoreError, match="already measured"):
+            queue.add_failure(0, ValueError("late"))
+        assert store.records() == [make_record()]  # the record went with its job
+
+
+def test_a_queue_of_other_things_or_in_use_is_refused(tmp_path):
+    with Store(tmp_path / "hil.sqlite") as store:
+        queue = store.open_queue("night", {"rounds": 1})
+        store.open_study("night", {})
+
+        with pytest.raises(UsageError, match=r"queue 'night' exists.*rounds was 1, now 2"):
+            store.open_queue("night", {"rounds": 2})
+        with pytest.raises(UsageError, match="queue name 'a b'"):
+            store.open_queue("a b", {})
+        running = "queue 'night' is being run by process"
+        with queue.lock(), pytest.raises(UsageError, match=running), queue.lock():
+            pass
+        with queue.lock(), store.load_study("night").lock():
+            pass  # a study may have the same name
+
+
+def test_an_asked_place_finds_the_record_of_the_place_that_took_over(tmp_path):
+    record = make_record(place="desk_b")
+    with Store(tmp_path / "hil.sqlite") as store:
+        study = store.open_study("s", {})
+        study.add_trial(0, {}, "hash")
+        study.attach_record(0, record, asked="desk_a")
+
+        row = study.trial(0)
+        assert row.record("desk_a") == record
+        assert row.record("desk_b") is None
+        study.attach_record(0, make_record(place="desk_b"), asked="desk_b")
+        assert study.trial(0).asked == ("desk_a", "desk_b")
