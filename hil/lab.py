@@ -36,7 +36,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from hil.board import BOARDS_DIR, Board, board_ids, get_board
 from hil.errors import BoardFileError, BoardNotFound, PlaceQuarantined, UsageError
@@ -47,6 +47,9 @@ from hil.ports import why_not_stable
 from hil.power import PowerEntry
 from hil.tables import read_toml, table_to_dataclass
 from hil.virtual.options import FlashWay, MeterKind, VirtualOptions, parse_options
+
+if TYPE_CHECKING:
+    from hil.meters import Meter
 
 VIRTUAL = "virtual:"
 TAG = "tag:"
@@ -152,6 +155,11 @@ class PlaceEntry:
             raise ValueError(f"key 'flash' is {self.flash!r}; known methods are {known}")
         if self.faults:
             raise ValueError("key 'faults' is for boards with virtual = true")
+        if self.meter is not None:
+            from hil.meters import KINDS  # loads numpy
+
+            if self.meter.kind not in KINDS:
+                raise ValueError(f"meter {self.meter.kind!r}: known kinds are {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +210,8 @@ class Place(Protocol):
         """The debug probe as pyOCD calls it; None: the only one, or none."""
 
     @property
-    def meter(self) -> Any:
-        """The energy meter in its supply; None when there is none."""
+    def meter(self) -> Meter | None:
+        """The energy meter in its supply; None when there is none. Raises MeterError."""
 
     @property
     def timing_model(self) -> str | None:

@@ -8,6 +8,7 @@ in pyserial's list each time it is needed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from hil.board import board_ids, get_board
 from hil.errors import LinkError
 
 USB = "usb:"
+USB_DEVICES = Path("/sys/bus/usb/devices")  # Linux
 _BY_ID = Path("/dev/serial/by-id")
 _UNSTABLE = re.compile(r"/dev/(cu\.|tty\.?)(ACM|USB|usbmodem|usbserial)[^/]*|(\\\\\.\\)?COM\d+")
 _INTERFACE = re.compile(r":[^.:]*\.(\d+)$")  # of "1-1.2:1.0", a USB location
@@ -72,6 +74,15 @@ def interface_of(port: Any) -> int | None:
     """Number of the USB interface behind one of pyserial's ports; None when there is only one."""
     match = _INTERFACE.search(getattr(port, "location", None) or "")
     return int(match[1]) if match else None
+
+
+def usb_serials() -> set[str]:
+    """Serial numbers of all USB devices, bare; empty where the kernel does not list them so."""
+    serials = set()
+    for file in USB_DEVICES.glob("*/serial"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # it has just been unplugged
+            serials.add(bare_serial(file.read_text(encoding="utf-8")))
+    return serials
 
 
 def why_not_stable(name: str) -> str:

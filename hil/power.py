@@ -19,11 +19,11 @@ from typing import Any
 
 from hil import child
 from hil.errors import MeterError, PowerError
+from hil.ports import USB_DEVICES
 
 TOOL_S = 30.0  # until a switch that does not answer is given up
 
-_DEVICES = Path("/sys/bus/usb/devices")
-_HUB = re.compile(r"usb\d+|\d+-\d+(\.\d+)*")
+_HUB = re.compile(r"(usb)?\d+|\d+-\d+(\.\d+)*")  # uhubctl calls a root hub 1, the kernel usb1
 _MAX_PORT = 31  # of a hub, by the USB specification's port bitmap as hubs have it
 _SHOWN_LINES = 3
 _HUB_LINE = re.compile(r"(?:Current|New) status for hub (\S+)")
@@ -36,7 +36,7 @@ class PowerEntry:
 
     Attributes:
         kind: which switch: uhubctl, sysfs, meter, command.
-        location: uhubctl: the hub as uhubctl prints it, such as "1-1.4".
+        location: uhubctl: the hub as uhubctl prints it, such as "1-1.4"; a root hub is "1".
         hub: sysfs: the hub as /sys/bus/usb/devices names it, such as "1-1.4" or "usb1".
         port: uhubctl, sysfs: number of the hub's socket that the board is plugged into.
         on: command: what switches on, a list of arguments; no shell reads it.
@@ -173,6 +173,24 @@ def _uhubctl_states(setting: Setting, hub: str, port: int, *action: str) -> bool
     return seen[-1][2]
 
 
+def find_switch(location: str) -> PowerEntry | None:
+    """The switch of the socket that a USB device is plugged into, if uhubctl knows that hub.
+
+    Args:
+        location: of the device, such as "1-1.4.2", as pyserial gives it, maybe with an interface.
+    """
+    device = location.partition(":")[0]
+    hub, separator, port = device.rpartition("." if "." in device else "-")
+    if not separator or not port.isdecimal() or not _HUB.fullmatch(hub):
+        return None
+    entry = PowerEntry("uhubctl", location=hub, port=int(port))
+    try:
+        _uhubctl_states(Setting(entry, place="scan", on=True), hub, int(port))
+    except PowerError:
+        return None
+    return entry
+
+
 @register("sysfs", "hub", "port")
 def _sysfs(setting: Setting) -> None:
     """A hub that switches each socket, by the file `disable` that Linux 6.0 and newer have.
@@ -205,8 +223,10 @@ def _write_disable(setting: Setting, path: Path) -> None:
 
 def _port_dir(hub: str, port: int) -> Path:
     """Folder of a hub's socket: .../1-1.4:1.0/1-1.4-port2, of a root hub .../1-0:1.0/usb1-port2."""
-    interface = f"{hub.removeprefix('usb')}-0" if hub.startswith("usb") else hub
-    return _DEVICES / f"{interface}:1.0" / f"{hub}-port{port}"
+    if "-" in hub:
+        return USB_DEVICES / f"{hub}:1.0" / f"{hub}-port{port}"
+    bus = hub.removeprefix("usb")
+    return USB_DEVICES / f"{bus}-0:1.0" / f"usb{bus}-port{port}"
 
 
 def _other_half(hub: str, port: int) -> tuple[str, int] | None:
@@ -215,7 +235,9 @@ def _other_half(hub: str, port: int) -> tuple[str, int] | None:
     if not peer.is_symlink():
         return None
     name, _, number = os.path.basename(os.readlink(peer)).rpartition("-port")
-    return (name, int(number)) if _HUB.fullmatch(name) and number.isdecimal() else None
+    if not _HUB.fullmatch(name) or not number.isdecimal():
+        return None
+    return (name if hub.startswith("usb") else name.removeprefix("usb"), int(number))
 
 
 @register("meter")

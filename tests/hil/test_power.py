@@ -56,7 +56,7 @@ def hubs(tmp_path, monkeypatch):
     tool.write_text(UHUBCTL.format(python=sys.executable, root=str(root)))
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr(power, "_DEVICES", tmp_path / "devices")
+    monkeypatch.setattr(power, "USB_DEVICES", tmp_path / "devices")
     return root
 
 
@@ -95,6 +95,35 @@ def test_uhubctl_switches_both_halves_of_a_usb_3_hub(hubs, tmp_path):
     assert [name for name, on in is_on(hubs).items() if not on] == ["1-1.4 2", "2-3 2"]
 
 
+def test_the_root_hub_has_another_name_for_uhubctl_than_for_the_kernel(hubs, tmp_path):
+    for root in ("1", "2"):
+        (hubs / root).mkdir()
+        (hubs / root / "3").write_text(ON)
+    make_port(tmp_path / "devices", "usb1", 3, peer=("usb2", 3))
+
+    set_power(PowerEntry("uhubctl", location="1", port=3), False, place="desk")
+
+    assert [name for name, on in is_on(hubs).items() if not on] == ["1 3", "2 3"]
+
+
+@pytest.mark.parametrize(
+    ("location", "found"),
+    [
+        ("1-1.4.2", ("1-1.4", 2)),
+        ("1-1.4.2:1.0", ("1-1.4", 2)),
+        ("2-3.1", ("2-3", 1)),
+        ("1-1.5.2", None),
+        ("1-3", None),
+        ("", None),
+    ],
+)
+def test_the_switch_of_a_device_is_its_socket_of_a_hub_that_switches(hubs, location, found):
+    entry = power.find_switch(location)
+
+    assert found == (entry and (entry.location, entry.port))
+    assert all(is_on(hubs).values())
+
+
 def test_a_version_of_uhubctl_that_reads_12_as_1_and_2_switches_nothing(hubs):
     (hubs / "digits").touch()
     entry = PowerEntry("uhubctl", location="1-1.4", port=12)
@@ -126,7 +155,7 @@ def test_without_uhubctl_the_message_says_so(monkeypatch, tmp_path):
 
 
 def test_sysfs_disables_a_socket_and_its_other_half(tmp_path, monkeypatch):
-    monkeypatch.setattr(power, "_DEVICES", tmp_path)
+    monkeypatch.setattr(power, "USB_DEVICES", tmp_path)
     first = make_port(tmp_path, "1-1.4", 2, peer=("2-1.4", 2))
     second = make_port(tmp_path, "2-1.4", 2, peer=("1-1.4", 2))
     other = make_port(tmp_path, "1-1.4", 3)
@@ -140,7 +169,7 @@ def test_sysfs_disables_a_socket_and_its_other_half(tmp_path, monkeypatch):
 
 
 def test_sysfs_knows_root_hubs(tmp_path, monkeypatch):
-    monkeypatch.setattr(power, "_DEVICES", tmp_path)
+    monkeypatch.setattr(power, "USB_DEVICES", tmp_path)
     file = make_port(tmp_path, "usb1", 2)
 
     set_power(PowerEntry("sysfs", hub="usb1", port=2), False, place="desk")
@@ -149,7 +178,7 @@ def test_sysfs_knows_root_hubs(tmp_path, monkeypatch):
 
 
 def test_sysfs_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(power, "_DEVICES", tmp_path)
+    monkeypatch.setattr(power, "USB_DEVICES", tmp_path)
     entry = PowerEntry("sysfs", hub="1-1.4", port=2)
 
     with pytest.raises(PowerError, match=r"Linux 6\.0 or newer"):
