@@ -276,6 +276,7 @@ static void db_load(const wire_command_t *command)
     /* Whatever becomes of this command: the inputs are no longer those of the last one. */
     db_expected = wanted;
     db_received = 0;
+    floats = is_floats ? bench_spare_ram(wanted) : NULL;
     if (bytes != wanted) {
         wire_text("e-[Supplied buffer size of ");
         wire_decimal(bytes);
@@ -284,7 +285,6 @@ static void db_load(const wire_command_t *command)
         wire_text("]\r\n");
         return;
     }
-    floats = is_floats ? bench_spare_ram(wanted) : NULL;
     if (is_floats && floats == NULL) {
         wire_text("e-[No room for the inputs as float32]\r\n");
         return;
@@ -323,7 +323,7 @@ static void db_byte(uint32_t offset, uint8_t byte)
 
 static void db_bytes(const char *digits)
 {
-    if (db_received == db_expected) {
+    if (db_received == db_expected || (benchmark().form == FLOATS && floats == NULL)) {
         wire_text("e-[More bytes than db load announced]\r\n");
         return;
     }
