@@ -95,10 +95,18 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Flash:
-    """How an image gets onto a physical board: a method of hil/flash.py, its name for the chip."""
+    """How an image gets onto a physical board: a method of hil/flash.py, its name for the chip.
+
+    `other_targets` are what other methods call it, for places that choose one of them.
+    """
 
     method: Literal["pyocd", "openocd", "jlink"]
     target: str
+    other_targets: dict[str, str] = field(default_factory=dict, hash=False)
+
+    def target_of(self, method: str) -> str | None:
+        """What a method calls the chip, if the file says."""
+        return self.target if method == self.method else self.other_targets.get(method)
 
 
 @dataclass(frozen=True, slots=True)

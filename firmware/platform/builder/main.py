@@ -193,7 +193,8 @@ upload = env.Alias(
     "upload",
     elf,
     env.VerboseAction(
-        f'"$PYTHONEXE" -m hil.flash --board {upload_port} $SOURCE', f"Flashing {upload_port}"
+        f'"$PYTHONEXE" -m hil.flash --type {board.id} --board "{upload_port}" $SOURCE',
+        f"Flashing {upload_port}",
     ),
 )
 env.AlwaysBuild(upload)
