@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from urllib.parse import parse_qsl
 
 from hil.errors import UsageError
+from hil.virtual.faults import parse_faults
 
 FlashWay = Literal["direct", "pyocd", "openocd"]
 MeterKind = Literal["ppk2", "lpm01a"]
@@ -52,4 +53,5 @@ def parse_options(query: str) -> VirtualOptions:
             raise UsageError(
                 f"virtual board option {key}={values[key]!r}: known are {', '.join(known)}"
             )
+    parse_faults(faults)  # a mistake is the user's now, not the board's later
     return VirtualOptions(**values, faults=tuple(faults))  # type: ignore[arg-type]
