@@ -5,23 +5,20 @@ Part of the command line: the rest of the rig knows nothing of searches.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hil.bench import board_limits, measure_model
+from hil.bench import board_limits, measure_jobs, open_rig
 from hil.console import say
 from hil.errors import HilError, UsageError
-from hil.expected import ExpectedOutputs
-from hil.lab import board_of, open_place, read_lab
-from hil.record import Record
+from hil.lab import read_lab
+from hil.live import watching
+from hil.rig import board_asked, find_places
 from hil.store import Store
 from search.data import load_data
 from search.finish import finish_study
 from search.loop import Progress, run_study
-from search.measuring import Measure
 from search.study import StudySettings, load_study_file
 
 
@@ -50,26 +47,10 @@ def study_settings(
 def search_and_finish(settings: StudySettings, store: Store) -> bool:
     """Runs or resumes a study and finishes it; False if the user stopped it."""
     lab = read_lab()
-    limits = {place: board_limits(board_of(place, lab)) for place in settings.places}
+    wheres = {place: find_places(place, lab) for place in settings.places}
+    limits = {place: board_limits(board_asked(place, lab)) for place in settings.places}
     data = load_data(settings.data, Path(settings.data_dir) if settings.data_dir else None)
     settings.check()
-    expected = ExpectedOutputs()
-
-    @contextlib.contextmanager
-    def open_bench(place_name: str) -> Iterator[Measure]:
-        with open_place(place_name) as place:
-
-            def measure(tflite: bytes, name: str, engine: str) -> Record:
-                return measure_model(
-                    tflite,
-                    name,
-                    place,
-                    engine=engine,
-                    objective=settings.engine_objective,
-                    expected=expected,
-                )
-
-            yield measure
 
     def progress(line: Progress) -> None:
         say(f"[{line.done}/{line.trials}] trial {line.number} {line.state}: {line.text}")
@@ -78,27 +59,31 @@ def search_and_finish(settings: StudySettings, store: Store) -> bool:
         f"study {settings.name}: {settings.trials} networks of space {settings.space} on "
         f"{settings.data}, measured on {', '.join(settings.places)}"
     )
-    result = run_study(
-        settings,
-        data=data.search,
-        store=store,
-        boards=limits,
-        open_bench=open_bench,
-        progress=progress,
-    )
-    counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
-    say(f"study {settings.name}: {counts or 'no trials'}")
-    if result.interrupted:
-        say("stopped; the same command goes on from here")
-        return False
-    if not result.counts.get("measured"):
-        raise HilError(f"no network of study {settings.name} could be measured; see above")
-    finish_study(
-        settings,
-        test=data.test,
-        input_quant=data.search.input_quant,
-        store=store,
-        open_bench=open_bench,
-        progress=say,
-    )
+    measure_job = measure_jobs(objective=settings.engine_objective)
+    with open_rig(measure_job, say=say) as rig, watching(rig):
+        result = run_study(
+            settings,
+            data=data.search,
+            store=store,
+            boards=limits,
+            rig=rig,
+            wheres=wheres,
+            progress=progress,
+        )
+        counts = ", ".join(f"{count} {state}" for state, count in result.counts.items() if count)
+        say(f"study {settings.name}: {counts or 'no trials'}")
+        if result.interrupted:
+            say("stopped; the same command goes on from here")
+            return False
+        if not result.counts.get("measured"):
+            raise HilError(f"no network of study {settings.name} could be measured; see above")
+        finish_study(
+            settings,
+            test=data.test,
+            input_quant=data.search.input_quant,
+            store=store,
+            rig=rig,
+            wheres=wheres,
+            progress=say,
+        )
     return True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast
 
 from hil.fronts import BASELINE, place_fronts
+from hil.rig import Done, Job, Rig, Where
 from hil.store import Store, Study, TrialRow
 from search.candidate import int8_accuracy
 from search.data import InputQuant, TestData
-from search.measuring import MeasureDone, MeasureJob, OpenBench, PlaceThread
 from search.study import StudySettings
 from search.trial_log import TOO_LARGE
 
@@ -19,7 +20,8 @@ def finish_study(
     test: TestData,
     input_quant: InputQuant,
     store: Store,
-    open_bench: OpenBench,
+    rig: Rig,
+    wheres: Mapping[str, Where],
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Gives every trial on a board's front its test accuracy and the baseline's record there.
@@ -44,37 +46,39 @@ def finish_study(
                 accuracy = int8_accuracy(_model(study, number), test.part(), input_quant)
                 study.set_test_accuracy(number, accuracy, len(test.part()))
                 progress(f"trial {number}: {accuracy:.1%} of the test set")
-        _measure_baseline(study, fronts, open_bench, progress)
+        _measure_baseline(study, fronts, rig, wheres, progress)
 
 
 def _measure_baseline(
     study: Study,
     fronts: dict[str, list[TrialRow]],
-    open_bench: OpenBench,
+    rig: Rig,
+    wheres: Mapping[str, Where],
     progress: Callable[[str], None],
 ) -> None:
     errors: list[Exception] = []
 
-    def report(done: MeasureDone) -> None:
+    def report(done: Done) -> None:
+        number, asked = cast(int, done.job.key), done.job.where.asked
         if done.record is not None:
-            study.attach_record(done.number, done.record, board_s=done.board_s)
-            progress(f"trial {done.number}: engine {BASELINE} on {done.place}")
+            study.attach_record(number, done.record, asked=asked, board_s=done.board_s)
+            progress(f"trial {number}: engine {BASELINE} on {done.place}")
         elif isinstance(done.error, TOO_LARGE):
-            progress(f"trial {done.number}: engine {BASELINE} on {done.place}: {done.error}")
+            progress(f"trial {number}: engine {BASELINE} on {done.place}: {done.error}")
         elif done.error is not None:
             errors.append(done.error)
 
-    threads = []
-    for place, front in fronts.items():
-        thread = PlaceThread(place, open_bench, report)
-        threads.append(thread)
-        for row in front:
-            if row.record(place, BASELINE) is None:
-                name = f"{study.name}-{row.number:04d}"
-                job = MeasureJob(row.number, name, _model(study, row.number), BASELINE)
-                thread.submit(job)
-    for thread in threads:
-        thread.finish()
+    try:
+        for place, front in fronts.items():
+            for row in front:
+                if row.record(place, BASELINE) is None:
+                    name = f"{study.name}-{row.number:04d}"
+                    tflite = _model(study, row.number)
+                    job = Job(study.name, row.number, wheres[place], name, tflite, BASELINE)
+                    rig.submit(job, report)
+        rig.wait(study.name)
+    finally:
+        rig.withdraw(study.name)
     if errors:
         raise errors[0]
 

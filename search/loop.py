@@ -21,17 +21,19 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
+from typing import cast
 
 import numpy as np
 
 from codegen.limits import BoardLimits
+from hil.rig import Done, Job, Rig, Where
 from hil.store import Store, Study, TrialRow
 from search.architecture import Architecture
-from search.candidate import Candidate, Job, Rejected, prepare
+from search.candidate import Candidate, Rejected, prepare
+from search.candidate import Job as TrainingJob
 from search.constraints import Violation
 from search.data import SearchData
 from search.errors import SearchError, SpaceExhausted, StudyStopped, WorkerLost
-from search.measuring import MeasureDone, MeasureJob, OpenBench, PlaceThread
 from search.reward import objectives
 from search.space import Point, Space, get_space
 from search.strategy import get_strategy
@@ -74,7 +76,7 @@ class _Interrupted:
     """The user pressed Ctrl-C."""
 
 
-_Event = _Prepared | MeasureDone | _Interrupted
+_Event = _Prepared | Done | _Interrupted
 
 
 def run_study(
@@ -83,7 +85,8 @@ def run_study(
     data: SearchData,
     store: Store,
     boards: Mapping[str, BoardLimits],
-    open_bench: OpenBench,
+    rig: Rig,
+    wheres: Mapping[str, Where],
     progress: Callable[[Progress], None] = lambda _: None,
     work: Work = prepare,
 ) -> StudyResult:
@@ -98,7 +101,8 @@ def run_study(
         data: training and validation samples.
         store: where everything is kept.
         boards: memory and instructions of the board at each place.
-        open_bench: opens a place for measuring.
+        rig: measures; it stays open.
+        wheres: for each place of the settings, which places of the rig may stand for it.
         progress: called in this thread whenever a trial is settled or trained.
         work: what a training process does with a job; a module-level function.
 
@@ -109,7 +113,7 @@ def run_study(
     settings.check()
     study = store.open_study(settings.name, settings.identity(data))
     with study.lock():
-        return _Loop(settings, data, study, boards, open_bench, progress, work).run()
+        return _Loop(settings, data, study, boards, rig, wheres, progress, work).run()
 
 
 class _Loop:
@@ -121,13 +125,14 @@ class _Loop:
         data: SearchData,
         study: Study,
         boards: Mapping[str, BoardLimits],
-        open_bench: OpenBench,
+        rig: Rig,
+        wheres: Mapping[str, Where],
         progress: Callable[[Progress], None],
         work: Work,
     ) -> None:
         self._settings, self._data, self._study = settings, data, study
         self._boards = tuple(dict.fromkeys(boards[place] for place in settings.places))
-        self._open_bench, self._progress, self._work = open_bench, progress, work
+        self._rig, self._wheres, self._progress, self._work = rig, wheres, progress, work
         self._space: Space = get_space(settings.space, settings.space_options)
         self._architecture = functools.cache(self._build)
         self._strategy = get_strategy(
@@ -147,7 +152,6 @@ class _Loop:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._training: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._processes: list[TrainingProcess] = []
-        self._places: dict[str, PlaceThread] = {}
 
     def run(self) -> StudyResult:
         """Until all trials are settled, or stopped."""
@@ -216,7 +220,7 @@ class _Loop:
     def _handle(self, event: _Event) -> None:
         if isinstance(event, _Interrupted):
             self._is_stopping = True
-        elif isinstance(event, MeasureDone):
+        elif isinstance(event, Done):
             self._handle_measured(event)
         elif isinstance(event.result, Candidate):
             self._handle_trained(event.number, event.result)
@@ -254,26 +258,29 @@ class _Loop:
         assert tflite is not None, "a trained trial has its model"
         name = f"{self._settings.name}-{row.number:04d}"
         for place in missing:
-            self._places[place].submit(MeasureJob(row.number, name, tflite, engine))
+            where = self._wheres[place]
+            job = Job(self._settings.name, row.number, where, name, tflite, engine)
+            self._rig.submit(job, self._events.put)
 
-    def _handle_measured(self, done: MeasureDone) -> None:
+    def _handle_measured(self, done: Done) -> None:
+        number, asked = cast(int, done.job.key), done.job.where.asked
         if done.record is not None:
-            self._study.attach_record(done.number, done.record, board_s=done.board_s)
-            row = self._study.trial(done.number)
+            self._study.attach_record(number, done.record, asked=asked, board_s=done.board_s)
+            row = self._study.trial(number)
             if row.state == "trained" and len(study_records(row, self._settings)) == len(
                 self._settings.places
             ):
                 self._settle_measured(row)
             return
-        if self._outcomes[done.number] is not None:
+        if self._outcomes[number] is not None:
             return  # it failed on another place before
         error = done.error
         if isinstance(error, TOO_LARGE):
-            self._reject(done.number, [violation_of(error, done.place)])
+            self._reject(number, [violation_of(error, asked)])
         else:
             assert error is not None, "a measurement gives a record or an error"
             reason = f"on {done.place}: {error}"
-            self._fail(done.number, type(error).__name__, reason, done.traceback)
+            self._fail(number, type(error).__name__, reason, done.traceback)
 
     def _settle_measured(self, row: TrialRow) -> None:
         """All places have measured it."""
@@ -336,7 +343,7 @@ class _Loop:
 
     @contextlib.contextmanager
     def _threads(self) -> Iterator[None]:
-        """Training processes, each with its thread, and a thread for every place."""
+        """Training processes, each with its thread; at the end, no job is left in the rig."""
         self._processes = [
             TrainingProcess(self._data, self._work) for _ in range(self._settings.workers)
         ]
@@ -346,10 +353,6 @@ class _Loop:
         ]
         for trainer in trainers:
             trainer.start()
-        self._places = {
-            place: PlaceThread(place, self._open_bench, self._events.put)
-            for place in self._settings.places
-        }
         try:
             yield
         finally:
@@ -360,8 +363,7 @@ class _Loop:
                 self._training.put(None)
             for trainer in trainers:
                 trainer.join()
-            for place in self._places.values():
-                place.stop()
+            self._rig.withdraw(self._settings.name)
             while not self._events.empty():  # what came in meanwhile is kept as well
                 self._handle(self._events.get())
 
@@ -378,9 +380,9 @@ class _Loop:
                 result = Broken(type(error).__name__, str(error), "")
             self._events.put(_Prepared(number, result))
 
-    def _job(self, number: int) -> Job:
+    def _job(self, number: int) -> TrainingJob:
         settings = self._settings
-        return Job(
+        return TrainingJob(
             architecture=self._architecture(self._points[number]),
             name=f"trial_{number:04d}",
             seed=int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0]),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from search_fakes import LIMITS, PLACES, FakeBenches, make_data, pretend
+from search_fakes import LIMITS, PLACES, WHERES, FakeBenches, make_data, pretend
 
 from codegen.errors import DoesNotFit
 from hil.fronts import place_fronts
@@ -31,13 +31,14 @@ def data() -> SearchData:
 @pytest.fixture
 def finished_search(tmp_path: Path, data: SearchData) -> Path:
     path = tmp_path / "store.sqlite"
-    with Store(path) as store:
+    with Store(path) as store, FakeBenches().rig() as rig:
         run_study(
             SETTINGS,
             data=data,
             store=store,
             boards=LIMITS,
-            open_bench=FakeBenches().open,
+            rig=rig,
+            wheres=WHERES,
             work=pretend,
         )
     return path
@@ -56,14 +57,15 @@ def test_trials_of_the_fronts_are_tested_once_and_get_the_baseline(
     test = TestData("t", lambda: Part(np.zeros((9, 8, 8, 1), np.uint8), np.zeros(9, np.int64)))
     benches = FakeBenches()
 
-    with Store(finished_search) as store:
+    with Store(finished_search) as store, benches.rig() as rig:
         for _ in range(2):  # the second time there is nothing left to do
             finish_study(
                 SETTINGS,
                 test=test,
                 input_quant=data.input_quant,
                 store=store,
-                open_bench=benches.open,
+                rig=rig,
+                wheres=WHERES,
             )
         rows = store.load_study("s").trials()
         fronts = place_fronts(store.load_study("s"))
@@ -86,13 +88,14 @@ def test_a_baseline_that_does_not_fit_is_said_and_left_out(
     test = TestData("t", lambda: Part(np.zeros((9, 8, 8, 1), np.uint8), np.zeros(9, np.int64)))
     lines: list[str] = []
 
-    with Store(finished_search) as store:
+    with Store(finished_search) as store, FakeBenches(on_measure=refuse).rig() as rig:
         finish_study(
             SETTINGS,
             test=test,
             input_quant=data.input_quant,
             store=store,
-            open_bench=FakeBenches(on_measure=refuse).open,
+            rig=rig,
+            wheres=WHERES,
             progress=lines.append,
         )
 
@@ -111,14 +114,15 @@ def test_an_error_of_a_board_is_raised_after_the_other_board_is_done(
     test = TestData("t", lambda: Part(np.zeros((9, 8, 8, 1), np.uint8), np.zeros(9, np.int64)))
     benches = FakeBenches(on_measure=fail_on_the_first)
 
-    with Store(finished_search) as store:
+    with Store(finished_search) as store, benches.rig() as rig:
         with pytest.raises(RuntimeError, match="no probe"):
             finish_study(
                 SETTINGS,
                 test=test,
                 input_quant=data.input_quant,
                 store=store,
-                open_bench=benches.open,
+                rig=rig,
+                wheres=WHERES,
             )
         rows = store.load_study("s").trials()
 

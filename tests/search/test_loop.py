@@ -14,6 +14,7 @@ import pytest
 from search_fakes import (
     LIMITS,
     PLACES,
+    WHERES,
     FakeBenches,
     break_down,
     exit_at_once,
@@ -23,6 +24,8 @@ from search_fakes import (
 )
 
 import hil.errors
+from hil.fronts import place_fronts
+from hil.rig import Where
 from hil.store import Store
 from search.errors import StudyStopped
 from search.loop import Progress, StudyResult, run_study
@@ -52,13 +55,14 @@ def run(
     work: Work = pretend,
     lines: list[Progress] | None = None,
 ) -> StudyResult:
-    with Store(path) as store:
+    with Store(path) as store, (benches or FakeBenches()).rig() as rig:
         return run_study(
             settings,
             data=make_data(),
             store=store,
             boards=LIMITS,
-            open_bench=(benches or FakeBenches()).open,
+            rig=rig,
+            wheres=WHERES,
             progress=(lines if lines is not None else []).append,
             work=work,
         )
@@ -153,12 +157,14 @@ def test_a_training_process_that_dies_is_a_failure_of_its_trial(tmp_path: Path) 
         run(tmp_path / "s", make_settings(max_failures=1), work=exit_at_once)
 
 
-def test_a_trial_that_fails_on_a_board_fails_and_the_place_is_opened_again(tmp_path: Path) -> None:
-    def fail_once(place: str, name: str) -> None:
+def test_a_trial_that_fails_on_a_board_at_every_attempt_fails_and_others_go_on(
+    tmp_path: Path,
+) -> None:
+    def fail(place: str, name: str) -> None:
         if place == PLACES[0] and name == "s-0000":
             raise hil.errors.LinkTimeout("/dev/ttyX", 2.0, b"garbage", "reply to hello")
 
-    benches = FakeBenches(on_measure=fail_once)
+    benches = FakeBenches(on_measure=fail)
     run(tmp_path / "s", make_settings(trials=3), benches)
 
     with Store(tmp_path / "s") as store:
@@ -166,7 +172,56 @@ def test_a_trial_that_fails_on_a_board_fails_and_the_place_is_opened_again(tmp_p
     assert rows[0].state == "failed"
     assert "virtual:nrf52840_dk: serial port /dev/ttyX" in rows[0].outcome["reason"]
     assert {row.state for row in rows[1:]} <= {"measured", "infeasible"}
-    assert benches.opened.count(PLACES[0]) == 2
+    assert benches.lab.done_at(PLACES[0]).count("reset") == 1
+
+
+def test_a_fault_of_a_board_costs_time_and_changes_nothing(tmp_path: Path, whole: Path) -> None:
+    attempts: Counter[tuple[str, str]] = Counter()
+
+    def fail_first(place: str, name: str) -> None:
+        attempts[place, name] += 1
+        if attempts[place, name] == 1:
+            raise hil.errors.LinkTimeout("/dev/ttyX", 2.0, b"garbage", "reply to hello")
+
+    run(tmp_path / "s", make_settings(), FakeBenches(on_measure=fail_first))
+
+    assert points(tmp_path / "s") == points(whole)
+    with Store(tmp_path / "s") as store, Store(whole) as undisturbed:
+        rows, others = store.load_study("s").trials(), undisturbed.load_study("s").trials()
+    for place in PLACES:
+        assert [row.record(place) for row in rows] == [row.record(place) for row in others]
+
+
+def test_another_place_takes_over_for_one_in_quarantine_and_the_record_says_so(
+    tmp_path: Path,
+) -> None:
+    def refuse(place: str, _: str) -> None:
+        if place == "first_desk":
+            raise hil.errors.WrongBoard("board", "nrf52840_dk", "nucleo_l4r5zi")
+
+    wheres = {
+        "first_desk": Where("first_desk", ("first_desk",), ("shelf",)),
+        PLACES[1]: WHERES[PLACES[1]],
+    }
+    settings = make_settings(trials=3, places=("first_desk", PLACES[1]))
+    with Store(tmp_path / "s") as store, FakeBenches(on_measure=refuse).rig() as rig:
+        run_study(
+            settings,
+            data=make_data(),
+            store=store,
+            boards={"first_desk": LIMITS[PLACES[0]], PLACES[1]: LIMITS[PLACES[1]]},
+            rig=rig,
+            wheres=wheres,
+            work=pretend,
+        )
+        rows = store.load_study("s").trials(state="measured")
+        fronts = place_fronts(store.load_study("s"))
+
+    assert rows
+    for row in rows:
+        record = row.record("first_desk")
+        assert record is not None and record.place == "shelf"
+    assert {front.place for front in fronts} == {"first_desk", PLACES[1]}
 
 
 def test_a_firmware_that_the_linker_finds_too_large_is_infeasible(tmp_path: Path) -> None:
@@ -216,9 +271,9 @@ KILLED_STUDY = """
     if __name__ == "__main__":
         folder = Path(sys.argv[1])
         benches = FakeBenches(delay_s=0.05, journal=folder / "journal")
-        with Store(folder / "s") as store:
+        with Store(folder / "s") as store, benches.rig() as rig:
             run_study(settings, data=make_data(), store=store, boards=LIMITS,
-                      open_bench=benches.open, work=pretend_slowly,
+                      rig=rig, wheres=WHERES, work=pretend_slowly,
                       progress=lambda line: print(line.state, flush=True))
 """
 

@@ -10,20 +10,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from lab_fakes import JournalLab
 from records import make_record
 
 from codegen.limits import BoardLimits
+from hil.health import Ledger
+from hil.lab import Place
 from hil.record import ModelId, Record, SramBytes
+from hil.rig import Job as BoardJob
+from hil.rig import Rig, Stage, Where
 from search.candidate import Candidate, Job, Rejected
 from search.constraints import Violation
 from search.data import Part, SearchData
-from search.measuring import Measure
 
 PLACES = ("virtual:nrf52840_dk", "virtual:stm32f746g_disco")
 LIMITS = {
     PLACES[0]: BoardLimits("nrf52840_dk", "cortex-m4", ("dsp",), 262_144, 1_048_576),
     PLACES[1]: BoardLimits("stm32f746g_disco", "cortex-m7", ("dsp",), 327_680, 1_048_576),
 }
+
+
+WHERES = {place: Where(place, (place,)) for place in PLACES}
 
 
 def make_data(n: int = 40, shape: tuple[int, int, int] = (8, 8, 1)) -> SearchData:
@@ -79,7 +86,7 @@ def pretend_record(tflite: bytes, place: str, engine: str) -> Record:
 
 
 class FakeBenches:
-    """Places without boards; keeps what was measured where, in order."""
+    """Measures on places without boards; keeps what was measured where, in order."""
 
     def __init__(
         self,
@@ -89,23 +96,25 @@ class FakeBenches:
         journal: Path | None = None,
     ) -> None:
         self.measured: list[tuple[str, str]] = []
-        self.opened: list[str] = []
+        self.lab = JournalLab()
         self._delay_s, self._on_measure, self._journal = delay_s, on_measure, journal
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def open(self, place: str) -> Iterator[Measure]:
-        """An opened place."""
-        self.opened.append(place)
+    def rig(self) -> Iterator[Rig]:
+        """A rig that measures here."""
+        with (
+            Ledger() as ledger,
+            Rig(self._measure, open_place=self.lab.open, ledger=ledger) as rig,
+        ):
+            yield rig
 
-        def measure(tflite: bytes, name: str, engine: str) -> Record:
-            self._on_measure(place, name)
-            time.sleep(self._delay_s)
-            with self._lock:
-                self.measured.append((place, name))
-                if self._journal is not None:
-                    with self._journal.open("a") as journal:
-                        journal.write(f"{place} {name} {engine}\n")
-            return pretend_record(tflite, place, engine)
-
-        yield measure
+    def _measure(self, place: Place, job: BoardJob, stage: Stage) -> Record:
+        self._on_measure(place.name, job.model)
+        time.sleep(self._delay_s)
+        with self._lock:
+            self.measured.append((place.name, job.model))
+            if self._journal is not None:
+                with self._journal.open("a") as journal:
+                    journal.write(f"{place.name} {job.model} {job.engine}\n")
+        return pretend_record(job.tflite, place.name, job.engine)
