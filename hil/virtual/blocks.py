@@ -149,6 +149,7 @@ class BlockCounter:
             self._header[n.UNKNOWN] = _fixed(core.predictor.unknown_cycles)
         self._divide_hooks: list[ctypes.c_size_t] = []
         self._divide_at: set[int] = set()
+        self._restart = False
         self._caches[0, n.LINE_SHIFT] = 2  # without a cache every word is an access
         self.reset()
         self._hook(unicorn_const.UC_HOOK_BLOCK, native.on_block)
@@ -231,9 +232,8 @@ class BlockCounter:
     def watch_divides(self, places: Iterable[tuple[int, bytes]]) -> None:
         """Prices the divides in these bytes by their operands.
 
-        Bytes that only look like a divide do no harm: they are never executed. Divides in code that
-        the program itself puts somewhere are found when they run first; that time they are priced
-        as the shortest.
+        Bytes that only look like a divide do no harm: they are never executed. Divides elsewhere
+        (what a debugger wrote, or the program itself) are found when they run first.
         """
         for hook in self._divide_hooks:
             uclib.uc_hook_del(self._engine._uch, hook)
@@ -329,13 +329,20 @@ class BlockCounter:
         except UnknownInstruction:
             return 0
         divides = [i.address for i in block if i.kind == "divide"]
-        if not self._divide_at.issuperset(divides):  # code that the program put there
+        if not self._divide_at.issuperset(divides):  # code that was not in the image
             for at in divides:
                 self._watch_divide(at)
-            self._engine.ctl_remove_cache(address, address + len(code))  # hooked the next time
+            self._engine.ctl_remove_cache(address, address + len(code))
+            self._restart = True
+            self._engine.emu_stop()  # before its first instruction, to go on with the hooks
         if self._core.overlaps is None:
             return 0
         return self._core.overlaps(block) & (1 << native.MAX_OVERLAPS) - 1
+
+    def restart_requested(self) -> bool:
+        """Whether the engine stopped only to enter the current block again; asked once."""
+        requested, self._restart = self._restart, False
+        return requested
 
     def _watch_divide(self, at: int) -> None:
         if at not in self._divide_at:

@@ -16,6 +16,10 @@ class NeedExactTime(Exception):
     """A read depends on the time: the core has to stop at its instruction to know it."""
 
 
+class HaltRequested(Exception):
+    """Somebody waits for the core to halt: it stops before this access."""
+
+
 class Bus:
     """Maps the pages of all peripherals into the engine.
 
@@ -68,14 +72,14 @@ class Bus:
         peripheral.write(address - peripheral.base, size_bytes, value)
 
     def _read(self, engine: Uc, offset: int, size_bytes: int, page: int) -> int:
-        self.accesses += 1
-        self._before_read()
         address = page + offset
-        peripheral = self.find(address)
         try:
+            self._before_read()
+            self.accesses += 1
+            peripheral = self.find(address)
             if peripheral is None:
                 raise BusFault("no peripheral is modelled there")
             return peripheral.read(address - peripheral.base, size_bytes)
-        except (BusFault, NeedExactTime, HilError) as trouble:
+        except (BusFault, NeedExactTime, HaltRequested, HilError) as trouble:
             self._on_read_trouble(trouble, address, size_bytes)
             return 0

@@ -6,15 +6,16 @@ recycled one.
 How time stays exact. The native hook counts a block when it starts. When the core leaves a block in
 its middle (a fault, a stop), the count is corrected to the part that ran. A peripheral whose answer
 depends on the time stops the core at the reading instruction first, so that a new block starts
-there and everything before it is counted. Stopping from another thread is only used to give up a
-run, never to go on with it: that is why control traffic cannot change cycles.
+there and everything before it is counted. `stop` from another thread gives up a run for good;
+`request_halt` is a debugger's way to interrupt one that goes on later. Control traffic uses neither
+while a program runs: that is why it cannot change cycles.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -25,7 +26,7 @@ from hil.board import Board
 from hil.errors import HilError
 from hil.virtual import exceptions
 from hil.virtual.blocks import BlockCounter, BlockStalls
-from hil.virtual.bus import Bus, NeedExactTime
+from hil.virtual.bus import Bus, HaltRequested, NeedExactTime
 from hil.virtual.clock import CycleClock, EdgeRun
 from hil.virtual.exceptions import ExceptionUnit, Fault, Lockup
 from hil.virtual.image import Image, holds, write_image
@@ -57,6 +58,7 @@ _ALL_REGISTERS = (  # what reset clears
     arm.UC_ARM_REG_PSP,
 )
 _YIELD_HINTS = (b"\x10\xbf", b"\x20\xbf")  # YIELD, WFE: Unicorn stops behind them with an error
+_WAITS = (b"\x30\xbf", b"\xaf\xf3\x03\x80")  # WFI, WFI.W
 MAX_PIN_CHANGES = 65_536
 # Cycles to stack and to unstack eight registers without wait states: Cortex-M4 TRM, 3.9
 _ENTRY_CYCLES, _RETURN_CYCLES = 12, 10
@@ -73,11 +75,34 @@ class PinChange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why the core stopped."""
+    """Why the core stopped.
 
-    reason: Literal["exit", "lockup", "sleep", "stopped"]
+    `halt` says which event in the core halted it: bits of the debug fault status register; 0 when
+    it was `request_halt`.
+    """
+
+    reason: Literal["exit", "lockup", "sleep", "stopped", "halted"]
     exit_code: int | None = None
     detail: str = ""
+    halt: int = 0
+
+
+# Vector catch bits of the debug exception and monitor control register: DDI 0403, C1.6.5
+_VC_CORERESET, _VC_HARDERR = 1 << 0, 1 << 10
+_VC_BY_EXCEPTION = {exceptions.MEM_MANAGE: 1 << 4, exceptions.BUS_FAULT: 1 << 8}
+_VC_NOCPERR, _VC_CHKERR, _VC_STATERR = 1 << 5, 1 << 6, 1 << 7
+_DEMCR_KEPT = 1 << 24 | 0x7F1  # TRCENA and the vector catches outlive a reset of the core
+# Debug fault status register: Armv7-M Architecture Reference Manual (DDI 0403), C1.6.1
+HALTED, BKPT, VCATCH, EXTERNAL = 1 << 0, 1 << 1, 1 << 3, 1 << 4
+
+
+def _caught_by(fault: Fault) -> int:
+    """Bit of DEMCR that catches a fault which its own handler takes."""
+    if fault.number != exceptions.USAGE_FAULT:
+        return _VC_BY_EXCEPTION.get(fault.number, 0)
+    if fault.cfsr & exceptions.NOCP:
+        return _VC_NOCPERR
+    return _VC_CHKERR if fault.cfsr & exceptions.UNALIGNED else _VC_STATERR
 
 
 class FpuOff(BusFault):
@@ -92,6 +117,7 @@ class Cpu:
         self.memory = MemoryMap(board)
         self.fault_text: str | None = None  # the last fault, in words
         self.pin_changes: deque[PinChange] = deque(maxlen=MAX_PIN_CHANGES)
+        self.on_pin: Callable[[PinChange], None] = lambda change: None
         self._engine = Uc(
             unicorn_const.UC_ARCH_ARM, unicorn_const.UC_MODE_THUMB | unicorn_const.UC_MODE_MCLASS
         )
@@ -141,6 +167,11 @@ class Cpu:
         invalid = unicorn_const.UC_HOOK_MEM_UNMAPPED | unicorn_const.UC_HOOK_MEM_FETCH_PROT
         self._hook(invalid, self._on_unmapped)
         self._watches: list[int] = []
+        self._breakpoints: dict[int, int] = {}  # address -> hook
+        self.debug_enabled = False  # a debugger has set DHCSR.C_DEBUGEN
+        self.reset_count = 0
+        self._was_debugged = False  # since the counts last started anew
+        self._by_debugger = False  # it accesses a peripheral, the core is at rest
         self._image: Image | None = None
         self._exact_pc: int | None = None  # the current block starts at this reading instruction
         self._exact_from = 0  # and the bus has had so many accesses then
@@ -149,11 +180,14 @@ class Cpu:
         self._interrupt: int | None = None
         self._trouble: Exception | None = None
         self._reset_requested = False
+        self._halt = 0  # a debug event: bits of the debug fault status register
         self._fpu_was_enabled = False
         # a store into flash that the engine is about to do in its own way: address, true result
         self._unsettled: tuple[int, bytes] | None = None
         self._stop_requested = threading.Event()
+        self._halt_requested = False
         self._pc = 0
+        self._cycles_before = 0  # the counts started anew
 
     # -- what is around a run
 
@@ -161,18 +195,33 @@ class Cpu:
         """Programs an image that check_fits accepts, and resets."""
         self.memory.clear_ram()
         write_image(image, self.memory)
-        self._image = image
         self._blocks.watch_divides((segment.runs_at, segment.data) for segment in image.segments)
+        self._start_counts(image)
+        self.reset()
+
+    def _start_counts(self, image: Image | None) -> None:
+        """Nothing has run yet of what the flash holds now."""
+        self._image = image
         self.fault_text = None
+        self._cycles_before = self.cycles_ever()
         self._blocks.flash_changed()
         self._blocks.reset()
         self.clock.reset()
         self.pin_changes.clear()
-        self.reset()
+        self._was_debugged = self.debug_enabled
 
     def reset(self) -> None:
-        """As the reset pin: RAM stays, time goes on."""
+        """As the reset pin: RAM stays, time goes on.
+
+        But counts start anew when a debugger was at work, which may have written the flash and run
+        code of its own: so a program runs the same however it was flashed.
+        """
+        if self._was_debugged:
+            self._start_counts(None)
+        self.reset_count += 1
+        debug = self._control.values["DEMCR"] & _DEMCR_KEPT if self.debug_enabled else 0
         self._bus.reset()
+        self._control.values["DEMCR"] = debug
         self._control.values["VTOR"] = reset_vector_address(self.board)
         self._exceptions.reset()
         engine = self._engine
@@ -186,6 +235,26 @@ class Cpu:
         self._blocks.interrupt()
         self._fault = self._trouble = self._interrupt = self._exact_pc = None
         self._reset_requested = self._fpu_was_enabled = False
+        self._halt = 0
+
+    def power_on(self) -> None:
+        """As after the supply came back: RAM is lost, nothing has run, no debugger is known."""
+        self.memory.clear_ram()
+        self.enable_debug(False)
+        self.set_breakpoints(())
+        self._control.values["DEMCR"] = 0
+        self._start_counts(self._image)
+        self.reset()
+
+    def cycles_ever(self) -> int:
+        """Core cycles since the board exists: those of earlier programs and resets, too.
+
+        Not while code runs. What has no known cost counts as nothing.
+        """
+        try:
+            return self._cycles_before + self.clock.total().cycles
+        except HilError:
+            return self._cycles_before
 
     def _start(self) -> tuple[int, int]:
         """(stack pointer, pc) to start with.
@@ -215,45 +284,69 @@ class Cpu:
 
     # -- a run
 
-    def run(self) -> Stop:
-        """Runs until the program exits, the core cannot go on, or another thread calls `stop`.
+    def run(self, *, step: bool = False) -> Stop:
+        """Runs until the program exits, the core cannot go on or halts, or is told to stop.
+
+        Args:
+            step: one instruction only, then it halts.
 
         Raises UnknownInstruction when the program needs to know the time but its cost is not known.
         """
         while True:
             self._fault = self._trouble = self._interrupt = None
             error = unicorn_const.UC_ERR_OK
+            if self._halt_requested and not self._stop_requested.is_set():
+                return Stop("halted")
             try:
                 if not self._stop_requested.is_set():
-                    self._engine.emu_start(self._pc | 1, _NEVER)
+                    self._engine.emu_start(self._pc | 1, _NEVER, count=int(step))
             except UcError as failure:
                 error = failure.errno
             if self._stop_requested.is_set():
                 return Stop("stopped")
             self._settle_flash()
             self._pc = self._engine.reg_read(arm.UC_ARM_REG_PC)
+            again = isinstance(self._trouble, NeedExactTime)
             try:
-                stop = self._after(error)
+                stop = self._after(error, is_cut=step)
             except Lockup as lockup:
                 before = f"{self.fault_text}; " if self.fault_text else ""
                 self.fault_text = f"{before}the core stopped: {lockup}"
                 return Stop("lockup", detail=self.fault_text)
             if stop is not None:
                 return stop
+            if self._halt:
+                halt, self._halt = self._halt, 0
+                return Stop("halted", halt=halt)
+            if step and not again:
+                return Stop("halted", halt=HALTED)
 
     def stop(self) -> None:
         """Gives up the run; from any thread, and again until `run` has returned."""
         self._stop_requested.set()
         self._engine.emu_stop()
 
+    def request_halt(self) -> None:
+        """Halts a run so that the next one goes on where it was; from any thread.
+
+        The core halts at its next access to a peripheral. One that makes none is interrupted by
+        `interrupt`, a while later, so that no access is done twice.
+        """
+        self._halt_requested = True
+
+    def interrupt(self) -> None:
+        """Ends what `request_halt` has not ended; again until `run` has returned."""
+        self._engine.emu_stop()
+
     def allow_run(self) -> None:
-        """After `stop` and the end of `run`: the next `run` may start."""
+        """After `stop` or `request_halt` and the end of `run`: the next `run` may start."""
         self._stop_requested.clear()
+        self._halt_requested = False
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the run is being given up; a console that waits for its host returns then."""
-        return self._stop_requested.is_set()
+        """Whether the run shall end; a console that waits for its host returns then."""
+        return self._stop_requested.is_set() or self._halt_requested
 
     def watch(self, address: int, callback: Callable[[], None]) -> None:
         """Calls back before each execution of the instruction at an address; takes no cycles.
@@ -280,6 +373,108 @@ class Cpu:
         value: int = self._engine.reg_read(getattr(arm, f"UC_ARM_REG_{name.upper()}"))
         return value
 
+    # -- for a debugger, while the core does not run
+
+    def enable_debug(self, on: bool) -> None:
+        """Breakpoints and caught faults halt the core; semihosting is the debugger's."""
+        self.debug_enabled = on
+        self._was_debugged |= on
+        if self._flash_controller is not None:
+            self._flash_controller.under_debug = on
+
+    @property
+    def pc(self) -> int:
+        """Where the core goes on."""
+        return self._pc
+
+    def read_register(self, number: int) -> int:
+        """A register by its Unicorn number, but for the pc."""
+        value: int = self._engine.reg_read(number)
+        return value & 0xFFFF_FFFF
+
+    def write_register(self, number: int, value: int) -> None:
+        """A register by its Unicorn number, but for the pc."""
+        self._engine.reg_write(number, value)
+
+    def go_to(self, pc: int) -> None:
+        """The core goes on there."""
+        self._pc = pc & ~1
+        self._exact_pc = None
+        self._blocks.interrupt()
+
+    def set_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Exactly these addresses halt the core, before their instruction."""
+        wanted = set(addresses)
+        for address in self._breakpoints.keys() - wanted:
+            self._engine.hook_del(self._breakpoints.pop(address))
+        for address in wanted - self._breakpoints.keys():
+            hook = self._engine.hook_add(
+                unicorn_const.UC_HOOK_CODE, self._on_breakpoint, None, address, address
+            )
+            self._breakpoints[address] = hook
+            self._engine.ctl_remove_cache(address, address + 2)
+
+    @property
+    def breakpoints(self) -> set[int]:
+        """Addresses that halt the core."""
+        return set(self._breakpoints)
+
+    def _on_breakpoint(self, engine: Uc, address: int, size: int, data: None) -> None:
+        self._halt = BKPT
+        engine.emu_stop()
+
+    def read_peripheral(self, address: int, size_bytes: int) -> int:
+        """What a debugger reads from the bus; raises BusFault, and HilError without a time."""
+        peripheral = self._bus.find(address)
+        if peripheral is None:
+            raise BusFault("no peripheral is modelled there")
+        self._by_debugger = True
+        try:
+            return peripheral.read(address - peripheral.base, size_bytes)
+        finally:
+            self._by_debugger = False
+
+    def write_peripheral(self, address: int, size_bytes: int, value: int) -> None:
+        """What a debugger writes to the bus; raises as read_peripheral. May ask for a reset."""
+        peripheral = self._bus.find(address)
+        if peripheral is None:
+            raise BusFault("no peripheral is modelled there")
+        self._by_debugger = True
+        try:
+            peripheral.write(address - peripheral.base, size_bytes, value)
+        finally:
+            self._by_debugger = False
+
+    def take_reset_request(self) -> bool:
+        """Whether write_peripheral asked for a reset."""
+        requested, self._reset_requested = self._reset_requested, False
+        return requested
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """Into RAM."""
+        self._engine.mem_write(address, data)
+
+    def forget_code(self, address: int, size_bytes: int) -> None:
+        """RAM there was written past the engine."""
+        self._engine.ctl_remove_cache(address, address + size_bytes)
+
+    def write_flash(self, address: int, data: bytes) -> None:
+        """A store into flash, as wide as the data; raises BusFault."""
+        self._program_flash(address, data)
+        self._settle_flash()
+
+    @property
+    def flash_controller(self) -> FlashController | None:
+        """The peripheral that lets programs write the flash."""
+        return self._flash_controller
+
+    @property
+    def debug_registers(self) -> dict[str, int]:
+        """Registers of the system control space, by name."""
+        return self._control.values
+
+    # -- for a profiler
+
     def edge_runs(self) -> list[EdgeRun]:
         """Every way from block to block that ran since the image was loaded, for a profiler."""
         return self.clock.edge_runs()
@@ -288,10 +483,16 @@ class Cpu:
         """What every block waited for since the image was loaded, for a profiler."""
         return self._blocks.stalls()
 
-    def _after(self, error: int) -> Stop | None:
-        """Handles what stopped the engine; None to go on at self._pc. May raise Lockup."""
+    def _after(self, error: int, *, is_cut: bool) -> Stop | None:
+        """Handles what stopped the engine; None to go on at self._pc. May raise Lockup.
+
+        `is_cut`: perhaps it was only interrupted behind an instruction.
+        """
         if self._reset_requested:
             self.reset()
+            self._catch(_VC_CORERESET)
+        elif self._halt or isinstance(self._trouble, HaltRequested):
+            self._cut_current()
         elif isinstance(self._trouble, NeedExactTime):
             self._cut_current()
             self._exact_pc, self._exact_from = self._pc, self._bus.accesses
@@ -318,6 +519,10 @@ class Cpu:
             raise HilError(
                 f"Unicorn stopped with error {error} at pc 0x{self._pc:08x}: {UcError(error)}"
             )
+        elif self._blocks.restart_requested() or (
+            (is_cut or self._halt_requested) and not self._is_behind_wait()
+        ):
+            self._cut_current()
         else:  # WFI: nothing can wake the core, as there are no interrupts
             return Stop(
                 "sleep",
@@ -329,12 +534,19 @@ class Cpu:
         pc = self._pc
         if number == _BKPT:
             instruction = self.memory.read(pc, 2) or b""
+            if self.debug_enabled:
+                self._cut_current()
+                self._halt = BKPT
+                return None
             if instruction != BREAKPOINT:
                 text = f"breakpoint (BKPT {instruction[:1].hex()}) without a debugger"
                 self._deliver(Fault(text, exceptions.HARD_FAULT, hfsr=exceptions.DEBUGEVT))
                 return None
             try:
                 self._before_access()
+            except HaltRequested:
+                self._cut_current()
+                return None
             except FpuOff as fault:
                 self._deliver(Fault(str(fault), exceptions.USAGE_FAULT, exceptions.NOCP))
                 return None
@@ -362,6 +574,17 @@ class Cpu:
         self.fault_text = f"{self.fault_text}; then {text}" if in_handler else text
         self._pc = self._exceptions.take_fault(fault, self._pc)
         self._switch(_ENTRY_CYCLES)
+        number = self._engine.reg_read(arm.UC_ARM_REG_XPSR) & 0x1FF
+        self._catch(_VC_HARDERR if number == exceptions.HARD_FAULT else _caught_by(fault))
+
+    def _catch(self, vector_catch: int) -> None:
+        """The core halts where the handler starts, if a debugger wants to see that."""
+        if self.debug_enabled and self._control.values["DEMCR"] & vector_catch:
+            self._halt = VCATCH
+
+    def _is_behind_wait(self) -> bool:
+        address, code = self._blocks.current
+        return address + len(code) == self._pc and code.endswith(_WAITS)
 
     def _switch(self, cycles: int) -> None:
         """The core went to or came from an exception handler."""
@@ -419,7 +642,7 @@ class Cpu:
             cfsr = exceptions.PRECISERR | exceptions.BFARVALID
             self._fault = Fault(text, exceptions.BUS_FAULT, cfsr, address=address)
             return False
-        except HilError as error:
+        except (HaltRequested, HilError) as error:
             self._trouble = error
             return False
         finally:
@@ -442,11 +665,13 @@ class Cpu:
         self._engine.emu_stop()
 
     def _before_access(self) -> None:
-        """Before every access to a peripheral; raises FpuOff.
+        """Before every access to a peripheral; raises FpuOff, and HaltRequested.
 
         Unicorn's FPU cannot be switched off, but it keeps CONTROL.FPCA: so use of the FPU before
         the program enabled it is found at the next access, which every program makes.
         """
+        if self._halt_requested:
+            raise HaltRequested
         self._settle_flash()
         if self._control.fpu_enabled or self._fpu_was_enabled:
             self._fpu_was_enabled = True
@@ -466,6 +691,8 @@ class Cpu:
 
     def _cycles_now(self) -> int:
         """Cycles up to the instruction that accesses a peripheral right now."""
+        if self._by_debugger:
+            return self.clock.total().cycles
         if self._is_writing:
             return self.clock.before(self._engine.reg_read(arm.UC_ARM_REG_PC))
         address, code = self._blocks.current
@@ -483,7 +710,9 @@ class Cpu:
         self._engine.emu_stop()
 
     def _log_pin(self, port: str, pin: int, level: int) -> None:
-        self.pin_changes.append(PinChange(self._cycles_now(), port, pin, level))
+        change = PinChange(self._cycles_now(), port, pin, level)
+        self.pin_changes.append(change)
+        self.on_pin(change)
 
     def _store(self, address: int, data: bytes) -> bool:
         region = self.memory.find(address, len(data))

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from hil.board import Board
 from hil.errors import FlashError, LinkError
 from hil.locks import PlaceLock
+from hil.meters import Meter, open_meter
 from hil.virtual.options import NO_OPTIONS, VirtualOptions
 from hil.virtual.timing import model_id, timing_model
 
@@ -29,8 +30,8 @@ _PROJECT = Path(__file__).resolve().parents[2]
 class BoardState(NamedTuple):
     """What a virtual board is doing."""
 
-    # empty, running, waiting for input, waiting for a reader, and at the end:
-    # matched, exited, sleeping, locked up, failed, stopped
+    # empty, running, waiting for input, waiting for a reader, halted (by a debugger), and at the
+    # end: matched, exited, sleeping, locked up, failed, stopped
     state: str
     exit_code: int | None
     # None while it runs, or when an executed instruction has no known cost: `fault` names it
@@ -52,8 +53,6 @@ class VirtualPlace:
 
     source: Literal["virtual"] = "virtual"
     can_power_cycle = True
-    probe: str | None = None
-    meter: Any = None
     lock: PlaceLock | None = None
 
     def __init__(
@@ -63,6 +62,8 @@ class VirtualPlace:
         self.name = name or f"virtual:{board.id}"
         self.timing_model = model_id(timing_model(board.mcu.core))
         self.port = ""
+        self._meter_port: str | None = None
+        self._meter: Meter | None = None
         self._lock = threading.Lock()
         self._received = b""
         self._control, theirs = socket.socketpair()
@@ -89,6 +90,8 @@ class VirtualPlace:
             self.close()
             raise
         self.port = answer["port"]
+        self.probe: str | None = answer["probe"]
+        self._meter_port = answer["meter_port"]
 
     def __enter__(self) -> VirtualPlace:
         return self
@@ -109,8 +112,21 @@ class VirtualPlace:
     def flash(self, elf: Path, *, until: str = "") -> None:
         """Programs an ELF file and starts it; raises FlashError.
 
-        Printing `until` stops the core.
+        Straight into its memory, or by a flashing tool through its debug probe, as its options say.
+        Printing `until` stops the core, where no tool is in between.
         """
+        if self.options.flash != "direct":
+            from hil import flash  # it knows places, as they know it
+
+            flash.program(
+                self.board,
+                elf,
+                place=self.name,
+                probe=self.probe,
+                method=self.options.flash,
+                pass_fds=self.lock.fds if self.lock is not None else (),
+            )
+            return
         answer = self._request({"do": "load", "path": str(elf.resolve()), "until": until})
         if "error" in answer:
             raise FlashError(self.name, "virtual", answer["error"])
@@ -120,18 +136,16 @@ class VirtualPlace:
         self._request({"do": "reset"})
 
     def power_cycle(self) -> None:
-        """As a reset: what the board kept without power is in its flash."""
-        self.reset()
+        """Off and on: RAM and what a debugger has set are lost, the flash stays."""
+        self._request({"do": "power_cycle"})
 
     def now(self) -> float:
-        """Seconds of emulated time since the last flash or reset; the core must be at rest.
+        """Seconds that the core has run since the board exists; only differences count.
 
-        Raises LinkError while it runs, or when an executed instruction has no known cost.
+        A core that runs pauses for the answer. Instructions without a known cost take no time.
         """
-        state = self.state()
-        if state.cycles is None:
-            raise LinkError(self.name, f"its time is not known ({state.fault or state.state})")
-        return state.cycles / self.board.mcu.clock_hz
+        seconds: float = self._request({"do": "now"})["seconds"]
+        return seconds
 
     def stop(self) -> None:
         """Halts the core for good: it can be looked at, and flashed or reset to run again."""
@@ -152,8 +166,25 @@ class VirtualPlace:
             changes += [tuple(change) for change in more]
         return changes
 
+    @property
+    def meter(self) -> Meter | None:
+        """Driver of the meter among its options, opened when first asked for."""
+        if self._meter is None and self._meter_port is not None:
+            assert self.options.meter is not None, "it has the port that was asked for"
+            supply_mv = self.board.supply.voltage_mv
+            self._meter = open_meter(
+                self.options.meter, port=self._meter_port, supply_mv=supply_mv, board_mv=supply_mv
+            )
+        return self._meter
+
+    def meter_windows(self) -> list[tuple[float, float, float]]:
+        """(start, end, energy) in s, s and uJ of the last windows as a perfect meter sees them."""
+        return [(start, end, uj) for start, end, uj in self._request({"do": "meter"})["windows"]]
+
     def close(self) -> None:
         """Ends the process; may be called again."""
+        if self._meter is not None:
+            self._meter.close()
         self._control.close()
         if self._process.poll() is None:
             self._process.kill()  # it holds nothing that could be lost

@@ -1,4 +1,4 @@
-"""A virtual board as a process: one thread runs the core, the other answers the control channel.
+"""A virtual board as a process: threads run the core, its debug probe and the control channel.
 
 The control channel is an inherited socket with one JSON object a line, a request and its answer.
 The process ends when it is told to, when the channel is closed, or when its parent is gone; it
@@ -20,15 +20,29 @@ from typing import Any
 from hil.board import Board
 from hil.errors import HilError
 from hil.tables import table_to_dataclass
-from hil.virtual.cpu import Cpu, Stop
+from hil.virtual.core_debug import CoreDebug
+from hil.virtual.core_thread import CoreThread
+from hil.virtual.cpu import Cpu, PinChange
+from hil.virtual.debug_port import DebugPort
+from hil.virtual.fake_lpm01a import FakeLpm01a
+from hil.virtual.fake_meter import FakeMeter, trigger_pin
+from hil.virtual.fake_ppk2 import FakePpk2
 from hil.virtual.image import load_elf, read_elf
 from hil.virtual.options import NO_OPTIONS, VirtualOptions
+from hil.virtual.probe_server import ProbeServer
 from hil.virtual.uart import Pty
 
 _ORPHAN_CHECK_S = 1.0
-_STOP_RETRY_S = 0.01
-_STATES = {"exit": "exited", "lockup": "locked up", "sleep": "sleeping", "stopped": "stopped"}
+_STATES = {
+    "exit": "exited",
+    "lockup": "locked up",
+    "sleep": "sleeping",
+    "stopped": "stopped",
+    "halted": "halted",
+}
 MAX_PIN_CHANGES_SENT = 4096
+MAX_WINDOWS_SENT = 1000
+_METERS: dict[str, type[FakeMeter]] = {meter.kind: meter for meter in (FakeLpm01a, FakePpk2)}
 
 
 class Server:
@@ -40,20 +54,34 @@ class Server:
         self.cpu = Cpu(board, self._pty)
         self._pty.stops_waiting = lambda: self.cpu.stop_requested
         self._pty.on_match = self._matched
-        self._thread: threading.Thread | None = None
-        self._stop: Stop | None = None
-        self._failure: HilError | None = None
+        self.core = CoreThread(self.cpu, self._pty.wake)
+        self.debug = CoreDebug(self.core)
+        self.debug_port = DebugPort(self.core, self.debug)
+        self.probe = ProbeServer(self.debug_port, board.name)
         self._was_matched = False
+        self._trigger = trigger_pin(board)
+        self.meter: FakeMeter | None = None
+        if options.meter is not None:
+            self.meter = _METERS[options.meter](
+                board, at_rest=self._is_at_rest, set_power=self._set_power
+            )
+            self.cpu.on_pin = self._pin_changed
+            self.meter.start()
 
     def close(self) -> None:
-        """Closes the serial port, once `serve` has returned and the core has stopped."""
+        """Closes its ports, once `serve` has returned and the core has stopped."""
+        if self.meter is not None:
+            self.meter.close()
+        self.probe.close()
         self._pty.close()
 
     def serve(self, control: socket.socket) -> None:
         """Answers requests until the channel closes or asks to quit."""
         parent = os.getppid()
         received = b""
-        _send(control, {"port": self._pty.port})
+        meter_port = None if self.meter is None else self.meter.port
+        ports = {"port": self._pty.port, "probe": self.probe.address, "meter_port": meter_port}
+        _send(control, ports)
         while True:
             writers = [self._pty.board_end] if self._pty.pending_bytes else []
             ready, writable, _ = select.select([control], writers, [], _ORPHAN_CHECK_S)
@@ -76,36 +104,78 @@ class Server:
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            answer: dict[str, Any] = getattr(self, f"_do_{request['do']}")(request)
+            with self.core.lock:
+                answer: dict[str, Any] = getattr(self, f"_do_{request['do']}")(request)
         except HilError as error:
             return {"error": str(error)}
         return answer
 
     def _do_load(self, request: dict[str, Any]) -> dict[str, Any]:
         image = load_elf(read_elf(Path(request["path"])), self.cpu.memory)
-        self._give_up_run()
+        self.core.give_up()
         self._pty.start_program(request["until"].encode())
         self._was_matched = False
+        self.debug.power_cycle()
         self.cpu.load(image)
-        self._start_run()
+        self.core.start()
         return {}
 
     def _do_reset(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._give_up_run()
+        self.core.give_up()
         self._pty.start_program(b"")
+        self._was_matched = False
         self.cpu.fault_text = None
-        self.cpu.reset()
-        self._start_run()
+        self.debug.reset()
         return {}
 
-    def _do_stop(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._give_up_run()
+    def _do_power_cycle(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._set_power(on=False)
+        self._set_power(on=True)
         return {}
+
+    def _set_power(self, on: bool) -> None:
+        """Off, the core stands still; on, it starts with nothing in its RAM."""
+        with self.core.lock:
+            self.core.give_up()
+            self._pty.start_program(b"")
+            self._was_matched = False
+            if on:
+                self.debug.power_cycle()
+                self.debug_port.power_cycle()
+                self.cpu.power_on()
+                self.core.start()
+
+    def _pin_changed(self, change: PinChange) -> None:
+        if (change.port, change.pin) == self._trigger and self.meter is not None:
+            self.meter.pin_changed(change.cycle, change.level)
+
+    def _is_at_rest(self) -> bool:
+        return self._state() != "running"
+
+    def _do_meter(self, request: dict[str, Any]) -> dict[str, Any]:
+        """(start, end, energy) in s, s and uJ of the last windows as a perfect meter sees them."""
+        windows = [] if self.meter is None else list(self.meter.windows)
+        return {"windows": windows[-MAX_WINDOWS_SENT:]}
+
+    def _do_stop(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.core.give_up()
+        return {}
+
+    def _do_now(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Seconds that the core has run since the board exists; it pauses to be asked."""
+        with self._pty.at_rest:
+            waits = bool(self._pty.waiting)
+            cycles = self.cpu.cycles_ever() if waits else 0
+        if not waits:
+            with self.core.at_rest():
+                cycles = self.cpu.cycles_ever()
+        return {"seconds": cycles / self.cpu.board.mcu.clock_hz}
 
     def _do_state(self, request: dict[str, Any]) -> dict[str, Any]:
         with self._pty.at_rest:
+            stop = self.core.stop
             state: dict[str, Any] = {"state": self._state(), "fault": self._fault()}
-            state["exit_code"] = self._stop.exit_code if self._stop else None
+            state["exit_code"] = stop.exit_code if stop else None
             state["pending_bytes"] = self._pty.pending_bytes
             state["memory"] = self.cpu.memory_system.setting()
             state |= {"cycles": None, "instructions": None}
@@ -124,40 +194,26 @@ class Server:
         return {"changes": changes}
 
     def _state(self) -> str:
-        if self._failure is not None:
+        stop = self.core.stop
+        if self.core.failure is not None:
             return "failed"
-        if self._stop is not None:
-            return "matched" if self._was_matched else _STATES[self._stop.reason]
-        if self._thread is None:
+        if self.debug.is_halted:
+            return "halted"
+        if stop is not None:
+            return "matched" if self._was_matched else _STATES[stop.reason]
+        if not self.core.was_started:
             return "empty"
         return {"": "running", "input": "waiting for input", "reader": "waiting for a reader"}[
             self._pty.waiting
         ]
 
     def _fault(self) -> str | None:
-        return str(self._failure) if self._failure is not None else self.cpu.fault_text
+        failure = self.core.failure
+        return str(failure) if failure is not None else self.cpu.fault_text
 
     def _matched(self) -> None:
         self._was_matched = True
         self.cpu.stop()
-
-    def _start_run(self) -> None:
-        self._stop = self._failure = None
-        self.cpu.allow_run()
-        self._thread = threading.Thread(target=self._run, name="core", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._stop = self.cpu.run()
-        except HilError as failure:
-            self._failure = failure
-
-    def _give_up_run(self) -> None:
-        while self._thread is not None and self._thread.is_alive():
-            self.cpu.stop()  # again: one that comes just before the engine starts is lost
-            self._pty.wake()
-            self._thread.join(_STOP_RETRY_S)
 
 
 def _send(control: socket.socket, message: dict[str, Any]) -> None:

@@ -19,6 +19,8 @@ from hil.virtual.peripherals import (
     nrf52_nvmc,
     nrf52_timer,
     nrf52_uart,
+    nrf52_wdt,
+    stm32_dbgmcu,
     stm32_gpio,
     stm32_timer,
     stm32_usart,
@@ -43,18 +45,20 @@ class Family(NamedTuple):
 
 
 def _nrf52(chip: Chip) -> list[Peripheral]:
+    settings = nrf52_information.UserInformation(chip, "UICR", 0x1000_1000)
     return [
         nrf52_clock_power.ClockPower(chip, "CLOCK/POWER", 0x4000_0000),
         nrf52_uart.Uart(chip, "UART0", 0x4000_2000),
         nrf52_timer.Timer(chip, "TIMER0", 0x4000_8000),
         nrf52_timer.Timer(chip, "TIMER1", 0x4000_9000),
         nrf52_timer.Timer(chip, "TIMER2", 0x4000_A000),
-        nrf52_nvmc.Nvmc(chip, "NVMC", 0x4001_E000),
+        nrf52_wdt.Watchdog(chip, "WDT", 0x4001_0000),
+        nrf52_nvmc.Nvmc(chip, "NVMC", 0x4001_E000, settings),
         nrf52_uart.Uart(chip, "UARTE1", 0x4002_8000),
         nrf52_gpio.Gpio(chip, "P0", 0x5000_0500),
         nrf52_gpio.Gpio(chip, "P1", 0x5000_0800),
         nrf52_information.FactoryInformation(chip, "FICR", 0x1000_0000),
-        nrf52_information.UserInformation(chip, "UICR", 0x1000_1000),
+        settings,
     ]
 
 
@@ -79,6 +83,7 @@ def _stm32f7(chip: Chip) -> list[Peripheral]:
         stm32f7_pwr.Pwr(chip, "PWR", 0x4000_7000, rcc),
         stm32f7_flash.FlashInterface(chip, "FLASH", 0x4002_3C00),
         Storage(chip, "SYSCFG", 0x4001_3800),
+        stm32_dbgmcu.DebugSupport(chip, "DBGMCU", 0xE004_2000, 0x1001_6449),
         *(
             stm32_usart.Usart(chip, name, base, rcc, (register, bit))
             for name, base, register, bit in usarts
@@ -106,6 +111,7 @@ def _stm32l4(chip: Chip) -> list[Peripheral]:
         stm32l4_pwr.Pwr(chip, "PWR", 0x4000_7000, rcc),
         stm32l4_flash.FlashInterface(chip, "FLASH", 0x4002_2000),
         Storage(chip, "SYSCFG", 0x4001_0000),
+        stm32_dbgmcu.DebugSupport(chip, "DBGMCU", 0xE004_2000, 0x101F_6470),
         stm32_usart.LowPowerUart(chip, "LPUART1", 0x4000_8000, rcc, ("APB1ENR2", 0)),
         *(
             stm32_usart.PrescaledUsart(chip, name, base, rcc, (register, bit))

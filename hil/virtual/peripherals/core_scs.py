@@ -23,7 +23,20 @@ _FPU_FEATURES = {  # MVFR0, MVFR1, MVFR2: single precision
 }
 _CCSIDR_DATA = 0xF003_E019  # 4 KiB, 4 ways of 32 sets of 32 B
 _CCSIDR_INSTRUCTION = 0xF007_E009  # 4 KiB, 2 ways of 64 sets of 32 B
-_CLIDR = 0x0900_0003  # separate L1 caches
+_CACHE_TYPES = {  # CLIDR, CTR: separate L1 caches on the M7, none on the M4
+    "cortex-m4": (0, 0x8000_C000),
+    "cortex-m7": (0x0900_0003, 0x8303_C003),
+}
+_FEATURES = {  # ID_PFR0 to ID_ISAR4, from 0xD40 on
+    "cortex-m4": (
+        *(0x0000_0030, 0x0000_0200, 0x0010_0000, 0, 0x0010_0030, 0, 0x0100_0000, 0),
+        *(0x0114_1110, 0x0211_2000, 0x2123_2231, 0x0111_1131, 0x0131_0102),
+    ),
+    "cortex-m7": (
+        *(0x0000_0030, 0x0000_0200, 0x0010_0000, 0, 0x0010_0030, 0, 0x0100_0000, 0),
+        *(0x0110_1110, 0x0211_2000, 0x2023_2231, 0x0111_1131, 0x0131_0132),
+    ),
+}
 
 
 class SystemControl(Peripheral):
@@ -60,6 +73,7 @@ class SystemControl(Peripheral):
         0xD34: "MMFAR",
         0xD38: "BFAR",
         0xD3C: "AFSR",
+        **array(0xD40, "ID", 13),
         0xD78: "CLIDR",
         0xD7C: "CTR",
         0xD80: "CCSIDR",
@@ -99,8 +113,6 @@ class SystemControl(Peripheral):
         "CCR": 0x200,  # STKALIGN
         "DHCSR": 1,  # C_DEBUGEN: semihosting is served, as under a debugger
         "FPCCR": 0xC000_0000,  # ASPEN, LSPEN
-        "CLIDR": _CLIDR,
-        "CTR": 0x8303_C003,
     }
 
     def __init__(self, chip: Chip, name: str, base: int) -> None:
@@ -112,7 +124,9 @@ class SystemControl(Peripheral):
         super().reset()
         core = self.chip.board.mcu.core
         self.values["CPUID"] = _CPUID[core]
+        self.values["CLIDR"], self.values["CTR"] = _CACHE_TYPES[core]
         self.values |= {f"MVFR{i}": value for i, value in enumerate(_FPU_FEATURES[core])}
+        self.values |= {f"ID{i}": value for i, value in enumerate(_FEATURES[core])}
         self.write_CCR(self.values["CCR"])
 
     def set_up(self, point: OperatingPoint) -> None:
@@ -206,6 +220,10 @@ class SystemControl(Peripheral):
     def write_CFSR(self, value: int) -> None:
         """Writing ones clears."""
         self.values["CFSR"] &= ~value
+
+    def write_DFSR(self, value: int) -> None:
+        """Writing ones clears."""
+        self.values["DFSR"] &= ~value
 
     def write_HFSR(self, value: int) -> None:
         """Writing ones clears."""

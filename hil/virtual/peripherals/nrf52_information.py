@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from hil.virtual.peripherals.registers import Peripheral, array
+from hil.virtual.peripherals.registers import BusFault, Peripheral, array
+
+_PROTECT_ENABLED = 0x00  # APPROTECT, lower byte
 
 
 class FactoryInformation(Peripheral):
@@ -48,7 +50,10 @@ class FactoryInformation(Peripheral):
 
 
 class UserInformation(Peripheral):
-    """UICR, 0x10001000: reads as erased, but for REGOUT0's default; stores what is written."""
+    """UICR, 0x10001000: flash that keeps settings over resets and loss of power.
+
+    Written as flash is: while the NVMC enables it, and bits can only be cleared.
+    """
 
     REGISTERS: ClassVar[dict[int, str]] = {
         **array(0x014, "NRFFW", 13),
@@ -60,3 +65,27 @@ class UserInformation(Peripheral):
         0x304: "REGOUT0",
     }
     RESET: ClassVar[dict[str, int]] = {name: 0xFFFF_FFFF for name in REGISTERS.values()}
+
+    is_writable = False  # NVMC.CONFIG
+
+    def reset(self) -> None:
+        """See Peripheral.reset; what was written stays."""
+        if not self.values:
+            self.erase()
+
+    def erase(self) -> None:
+        """All ones."""
+        super().reset()
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether APPROTECT closes the access port from the next reset on."""
+        return self.values["APPROTECT"] & 0xFF == _PROTECT_ENABLED
+
+    def write(self, offset: int, size_bytes: int, value: int) -> None:
+        """See Peripheral.write; raises BusFault."""
+        if not self.is_writable:
+            raise BusFault("UICR is written while NVMC.CONFIG does not enable it")
+        if size_bytes != 4:
+            raise BusFault("UICR can only be written in whole words")
+        super().write(offset, size_bytes, self.values[self._name(offset & ~3)] & value)

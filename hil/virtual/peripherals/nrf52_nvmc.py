@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from hil.board_timing import OperatingPoint
-from hil.virtual.peripherals.registers import BusFault, FlashController
+from hil.virtual.peripherals.nrf52_information import UserInformation
+from hil.virtual.peripherals.registers import BusFault, Chip, FlashController, Protection
 
 _READ_ONLY, _WRITE, _ERASE = 0, 1, 2
 _PAGE_BYTES = 4096
@@ -16,6 +17,7 @@ class Nvmc(FlashController):
     """0x4001E000.
 
     Ready at once: the CPU waits for the real one anyway. Wear and partial erase are not modelled.
+    An erased UICR leaves the access port open, as on chips before revision 3.
     """
 
     REGISTERS: ClassVar[dict[int, str]] = {
@@ -34,9 +36,32 @@ class Nvmc(FlashController):
     }
     RESET: ClassVar[dict[str, int]] = {"READY": 1, "READYNEXT": 1, "ERASEPAGEPARTIALCFG": 0xA}
 
+    def __init__(self, chip: Chip, name: str, base: int, settings: UserInformation) -> None:
+        self._settings = settings
+        super().__init__(chip, name, base)
+
+    @property
+    def protection(self) -> Protection:
+        """See FlashController.protection."""
+        return "memory" if self._is_protected else "open"
+
+    def protect(self) -> None:
+        """See FlashController.protect: UICR.APPROTECT, as it acts from a reset on."""
+        self._settings.values["APPROTECT"] = 0xFFFF_FF00
+        self._is_protected = True
+
+    def erase_chip(self) -> None:
+        """See FlashController.erase_chip; what CTRL-AP's ERASEALL does, RAM included."""
+        self.chip.rewrite_flash(0, b"\xff" * self.chip.board.flash_bytes)
+        self.chip.memory.clear_ram()
+        self._settings.erase()
+        self._is_protected = False
+
     def reset(self) -> None:
         """See Peripheral.reset."""
         super().reset()
+        self._is_protected = self._settings.is_protected
+        self._settings.is_writable = False
         self._hidden = (0, 0)  # hits and misses that the counters have not seen
         self.write_ICACHECNF(self.values["ICACHECNF"])
 
@@ -97,6 +122,7 @@ class Nvmc(FlashController):
     def write_CONFIG(self, value: int) -> None:
         """Read only, write enable or erase enable; both at once is reserved."""
         self.values["CONFIG"] = value & 3
+        self._settings.is_writable = self.values["CONFIG"] == _WRITE
 
     def write_ERASEPAGE(self, value: int) -> None:
         """Erases the page that holds this address; without erase enable nothing happens."""
@@ -108,6 +134,12 @@ class Nvmc(FlashController):
         """Erases everything."""
         if self.values["CONFIG"] == _ERASE and value & 1:
             self.chip.rewrite_flash(0, b"\xff" * self.chip.board.flash_bytes)
+            self._settings.erase()
+
+    def write_ERASEUICR(self, value: int) -> None:
+        """Erases the user settings."""
+        if self.values["CONFIG"] == _ERASE and value & 1:
+            self._settings.erase()
 
     def program(self, offset: int, old: bytes, new: bytes) -> bytes:
         """Whole words; bits can only be cleared."""

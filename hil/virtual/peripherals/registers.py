@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from hil.board import Board
 from hil.board_timing import OperatingPoint
@@ -109,8 +109,27 @@ class Peripheral:
         return self.REGISTERS[word]
 
 
+# What a chip keeps from debuggers: nothing, reads of its flash, all of its memory, everything
+Protection = Literal["open", "flash", "memory", "port"]
+
+
 class FlashController(Peripheral):
-    """The peripheral that lets programs write the flash."""
+    """The peripheral that lets programs write the flash, and keeps debuggers from reading it."""
+
+    under_debug = False  # a debugger is attached to the core
+
+    @property
+    def protection(self) -> Protection:
+        """What a debugger cannot do at present."""
+        return "open"
+
+    def protect(self) -> None:
+        """Locks the chip, as its user would before shipping it."""
+        raise NotImplementedError
+
+    def erase_chip(self) -> None:
+        """Everything is erased and the lock is off: what an unlock does."""
+        raise NotImplementedError
 
     def program(self, offset: int, old: bytes, new: bytes) -> bytes:
         """What the flash holds after a store of `new` over `old`; raises BusFault if locked."""

@@ -11,13 +11,14 @@ from hil.virtual.peripherals.stm32_flash import LOCK, LockedFlash
 
 _LATENCY, _PRFTEN, _ARTEN, _ARTRST = 0xF, 1 << 8, 1 << 9, 1 << 11
 _PG, _SER, _MER, _STRT = 1 << 0, 1 << 1, 1 << 2, 1 << 16
-_EOP, _PGSERR = 1 << 0, 1 << 7
+_EOP, _PGPERR, _PGSERR = 1 << 0, 1 << 6, 1 << 7
+_OPTLOCK, _OPTSTRT = 1 << 0, 1 << 1
 
 
 class FlashInterface(LockedFlash):
     """0x40023C00.
 
-    Never busy: an erase or a program is done at once. Option bytes store what is written.
+    Never busy: an erase or a program is done at once.
     """
 
     REGISTERS: ClassVar[dict[int, str]] = {
@@ -29,7 +30,10 @@ class FlashInterface(LockedFlash):
         0x14: "OPTCR",
         0x18: "OPTCR1",
     }
-    RESET: ClassVar[dict[str, int]] = {"CR": LOCK, "OPTCR": 0xC0FF_AAFD, "OPTCR1": 0x0040_0080}
+    RESET: ClassVar[dict[str, int]] = {"CR": LOCK}
+    OPTIONS: ClassVar[dict[str, int]] = {"OPTCR": 0xC0FF_AAFD, "OPTCR1": 0x0040_0080}
+    RDP = "OPTCR", 8
+    OPTION_LOCK = "OPTCR", _OPTLOCK
     SIZE_BYTES = 0x400
 
     def reset(self) -> None:
@@ -62,21 +66,33 @@ class FlashInterface(LockedFlash):
             return
         ranges = sector_ranges(self.chip.board.flash_memory)
         number = value >> 3 & 0xF
-        if value & _MER:
-            self.chip.rewrite_flash(0, b"\xff" * self.chip.board.flash_bytes)
-        elif value & _SER and number < len(ranges):
-            start, end = ranges[number]
-            self.chip.rewrite_flash(start, b"\xff" * (end - start))
-        self.values["SR"] |= _EOP
+        if not value & _MER:
+            ranges = ranges[number : number + 1] if value & _SER else []
+        if self.erase(ranges):
+            self.values["SR"] |= _EOP
+
+    def write_OPTCR(self, value: int) -> None:
+        """OPTSTRT keeps the option bytes; ignored while locked."""
+        if self.are_options_locked:
+            return
+        self.values["OPTCR"] = value & ~_OPTSTRT
+        if value & _OPTSTRT:
+            self.store_options()
+
+    def write_OPTCR1(self, value: int) -> None:
+        """Boot addresses; ignored while locked."""
+        if not self.are_options_locked:
+            self.values["OPTCR1"] = value
 
     def program(self, offset: int, old: bytes, new: bytes) -> bytes:
         """Needs PG and the width that PSIZE says; bits can only be cleared."""
         if self.is_locked or not self.values["CR"] & _PG:
             self.values["SR"] |= _PGSERR
             raise BusFault("flash is written while FLASH_CR is locked or PG is not set")
+        self.check_changes()
         width = 1 << (self.values["CR"] >> 8 & 3)
         if len(new) != width:
-            self.values["SR"] |= 1 << 6  # PGPERR
+            self.values["SR"] |= _PGPERR
             raise BusFault(f"flash is written {len(new)} bytes wide while PSIZE says {width}")
         self.values["SR"] |= _EOP
         return bytes(a & b for a, b in zip(old, new, strict=True))

@@ -12,15 +12,17 @@ from hil.virtual.peripherals.stm32_flash import LOCK, LockedFlash
 _LATENCY, _PRFTEN, _ICEN, _DCEN, _ICRST, _DCRST = 0xF, *(1 << bit for bit in range(8, 13))
 _PG, _PER, _MER1, _BKER, _MER2, _STRT = 1 << 0, 1 << 1, 1 << 2, 1 << 11, 1 << 15, 1 << 16
 _FSTPG, _EOPIE, _OPTLOCK = 1 << 18, 1 << 24, 1 << 30
+_OPTSTRT, _OBL_LAUNCH = 1 << 17, 1 << 27
 _EOP, _PROGERR, _PGAERR, _SIZERR, _PGSERR = 1 << 0, 1 << 3, 1 << 5, 1 << 6, 1 << 7
 _ERASED = b"\xff" * 8
+# PCROPSR, PCROPER, WRPAR, WRPBR as delivered: areas that end before they start
+_UNPROTECTED = (0xFFFF_FFFF, 0x0000_0000, 0xFF00_FFFF, 0xFF00_FFFF)
 
 
 class FlashInterface(LockedFlash):
     """0x40022000, two banks of equal size.
 
-    Never busy: an erase or a program is done at once. Option bytes store what is written; fast
-    programming is not modelled.
+    Never busy: an erase or a program is done at once. Fast programming is not modelled.
     """
 
     REGISTERS: ClassVar[dict[int, str]] = {
@@ -39,8 +41,13 @@ class FlashInterface(LockedFlash):
     RESET: ClassVar[dict[str, int]] = {
         "ACR": 0x600,  # both caches are on
         "CR": LOCK | _OPTLOCK,
-        "OPTR": 0xFFEF_F8AA,  # as delivered: two banks, boot from the first
     }
+    OPTIONS: ClassVar[dict[str, int]] = {
+        "OPTR": 0xFFEF_F8AA,  # as delivered: two banks, boot from the first
+        **{f"BANK{bank}_PROTECTION{i}": _UNPROTECTED[i] for bank in (1, 2) for i in range(4)},
+    }
+    RDP = "OPTR", 0
+    OPTION_LOCK = "CR", _OPTLOCK
     SIZE_BYTES = 0x400
 
     def reset(self) -> None:
@@ -70,11 +77,16 @@ class FlashInterface(LockedFlash):
             self.chip.memory_system.invalidate("dcache")
 
     def write_CR(self, value: int) -> None:
-        """STRT with PER, MER1 or MER2 erases; ignored while locked."""
+        """STRT with PER, MER1 or MER2 erases, OPTSTRT keeps option bytes; ignored while locked."""
         if self.is_locked:
             return
         self._first = None
-        self.values["CR"] = value & ~_STRT
+        locked = self.values["CR"] & _OPTLOCK
+        self.values["CR"] = (value | locked) & ~(_STRT | _OPTSTRT | _OBL_LAUNCH)
+        if not locked and value & _OPTSTRT:
+            self.store_options()
+        if not locked and value & _OBL_LAUNCH:
+            self.chip.request_reset()
         if not value & _STRT:
             return
         pages = sector_ranges(self.chip.board.flash_memory)
@@ -85,9 +97,13 @@ class FlashInterface(LockedFlash):
             bank = pages[half:] if value & _BKER else pages[:half]
             number = value >> 3 & 0xFF
             erased += bank[number : number + 1]
-        for start, end in erased:
-            self.chip.rewrite_flash(start, b"\xff" * (end - start))
-        self._done()
+        if self.erase(erased):
+            self._done()
+
+    def write_OPTR(self, value: int) -> None:
+        """Ignored while locked."""
+        if not self.are_options_locked:
+            self.values["OPTR"] = value
 
     def _done(self) -> None:
         if self.values["CR"] & _EOPIE:
@@ -102,6 +118,7 @@ class FlashInterface(LockedFlash):
         cr = self.values["CR"]
         if cr & LOCK or not cr & _PG:
             raise self._refuse(_PGSERR, "while FLASH_CR is locked or PG is not set")
+        self.check_changes()
         if len(new) != 4 or offset % 4 or cr & _FSTPG:
             raise self._refuse(_SIZERR, f"{len(new)} bytes wide: double words go as two words")
         if offset % 8 == 0:
