@@ -247,11 +247,11 @@ def place_keys(name: str, entry: PlaceEntry, lab_file: Path) -> list[str]:
     if entry.virtual:
         return [_key("virtual", f"{lab_file.resolve()}:{name}", name)]
     assert entry.port is not None, "a physical place has a port"
-    keys = [_port_key(entry.port)]
+    keys = [port_key(entry.port)]
     if entry.probe:
         keys.append(_key("usb", bare_serial(entry.probe)))
     if entry.meter is not None and entry.meter.port:
-        keys.append(_port_key(entry.meter.port))
+        keys.append(port_key(entry.meter.port))
     if entry.meter is not None and entry.meter.serial:
         keys.append(_key("usb", bare_serial(entry.meter.serial)))
     return sorted(set(keys))
@@ -302,8 +302,11 @@ def _temporary_dir() -> Path:
     return Path(tempfile.gettempdir()) / "hil-locks"
 
 
-def _port_key(port: str) -> str:
-    """By serial number where the name holds one; debuggers have one for all their interfaces."""
+def port_key(port: str) -> str:
+    """The key of a port's device: by serial number where its name holds one.
+
+    Debuggers have one serial number for all their interfaces.
+    """
     if port.startswith(USB):
         return _key("usb", bare_serial(port.removeprefix(USB).partition(":")[0]))
     if match := _BY_ID.fullmatch(port):

@@ -23,6 +23,7 @@ from hil.errors import LinkError
 USB = "usb:"
 USB_DEVICES = Path("/sys/bus/usb/devices")  # Linux
 _BY_ID = Path("/dev/serial/by-id")
+_BY_PATH = Path("/dev/serial/by-path")
 _UNSTABLE = re.compile(r"/dev/(cu\.|tty\.?)(ACM|USB|usbmodem|usbserial)[^/]*|(\\\\\.\\)?COM\d+")
 _INTERFACE = re.compile(r":[^.:]*\.(\d+)$")  # of "1-1.2:1.0", a USB location
 
@@ -113,22 +114,31 @@ def is_pseudo_terminal(name: str) -> bool:
     return os.path.realpath(name).startswith("/dev/pts/")
 
 
-def stable_name(device: str, by_id: Path = _BY_ID) -> str | None:
-    """The name by serial number of a port that is attached; None when it is not, or has none."""
-    if by_id.is_dir():
-        for link in sorted(by_id.iterdir()):
-            if os.path.realpath(link) == os.path.realpath(device):
-                return str(link)
+def stable_name(device: str, by_id: Path = _BY_ID, by_path: Path = _BY_PATH) -> str | None:
+    """A name that stays, of a port that is attached; None when it is not, or has none.
+
+    By serial number if it has one, else by the socket that it must then stay in.
+    """
+    if link := _link_to(device, by_id):
+        return link
     ports = list(list_ports.comports())
     found = next((port for port in ports if port.device == device and port.serial_number), None)
     if found is None:
-        return None
+        return _link_to(device, by_path)
     serial = found.serial_number
     siblings = [port for port in ports if same_serial(port.serial_number, serial)]
     interface = interface_of(found)
     if len(siblings) > 1 and interface is not None:
         return f"{USB}{serial}:{interface}"
-    return f"{USB}{serial}" if len(siblings) == 1 else None
+    return f"{USB}{serial}" if len(siblings) == 1 else _link_to(device, by_path)
+
+
+def _link_to(device: str, folder: Path) -> str | None:
+    """The link of a folder that leads to a device."""
+    for link in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if os.path.realpath(link) == os.path.realpath(device):
+            return str(link)
+    return None
 
 
 def resolve_port(name: str) -> str:
