@@ -37,6 +37,14 @@ class TrueWindow(NamedTuple):
     energy_uj: float
 
 
+def trigger_pin(board: Board) -> tuple[str, int]:
+    """(port, pin) of the trigger as the GPIO peripherals call them."""
+    number = board.build.defines["TRIGGER_PIN"]
+    if board.build.family == "nrf52":
+        return f"P{number // 32}", number % 32
+    return f"GPIO{chr(ord('A') + number // 16)}", number % 16
+
+
 class FakeMeter:
     """A meter in the supply of one virtual board; a subclass speaks a device's protocol.
 
