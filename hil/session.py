@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from hil.errors import (
     LinkError,
     LinkTimeout,
     OutputMismatch,
+    ResetLoop,
     TargetFault,
     WireError,
 )
@@ -31,6 +33,7 @@ from hil.lab import Place
 from hil.link import SerialLink
 from hil.manifest import Manifest
 from hil.record import (
+    EnergyUj,
     FlashBytes,
     LatencyCycles,
     LayerCycles,
@@ -85,11 +88,14 @@ STANDARD = Procedure()
 
 
 @contextlib.contextmanager
-def booted(place: Place, firmware: Firmware) -> Iterator[Wire]:
-    """A wire to the firmware, which was flashed and has started."""
+def booted(
+    place: Place, firmware: Firmware, stage: Callable[[str], None] = lambda _: None
+) -> Iterator[Wire]:
+    """A wire to the firmware, which was flashed and has started; `stage` as in `measure`."""
     # The port is open before the firmware starts, so that its boot message is not missed.
     with SerialLink(place.port, place.board.link.baud) as link:
         link.discard()
+        stage("flashing")
         place.flash(firmware.elf)
         # A virtual board keeps nothing of earlier sessions, and its cycles follow what it hears.
         nonce = secrets.randbits(32) if place.source == "hardware" else 0
@@ -104,6 +110,8 @@ def measure(
     manifest: Manifest,
     expected: Sequence[bytes],
     procedure: Procedure,
+    *,
+    stage: Callable[[str], None] = lambda _: None,
 ) -> Record:
     """The record of one firmware on one place.
 
@@ -113,6 +121,7 @@ def measure(
         manifest: that of the folder.
         expected: for each seed of the procedure, the bytes that all outputs must have.
         procedure: inputs, repeats, layers.
+        stage: told what is done now: flashing, checking, measuring.
 
     Raises:
         OutputMismatch: a byte differs; nothing was timed.
@@ -122,10 +131,16 @@ def measure(
         HilError: flashing, the link or the protocol failed.
     """
     assert len(expected) == procedure.inputs > 0, "one expected output for each input"
-    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    with telling_faults(place), booted(place, firmware, stage) as wire:
+        return _measure(wire, place, firmware, manifest, expected, procedure, started_at, stage)
+
+
+@contextlib.contextmanager
+def telling_faults(place: Place) -> Iterator[None]:
+    """Makes a TargetFault of an error whose cause the emulator of a virtual board saw."""
     try:
-        with booted(place, firmware) as wire:
-            return _measure(wire, place, firmware, manifest, expected, procedure, started_at)
+        yield
     except (LinkError, WireError, TargetFault) as error:
         seen = _fault(place)
         if seen is None:
@@ -135,11 +150,24 @@ def measure(
 
 
 def starts(place: Place, firmware: Firmware) -> bool:
-    """Whether a firmware starts and says hello; False if its engine refuses to run or it faults."""
+    """Whether a firmware starts and says hello; False if its engine refuses to run or it faults.
+
+    A fault must come twice: once may be the board's own. Raises HilError as `measure` does.
+    """
+    return any(_starts(place, firmware) for _ in range(2))
+
+
+def _starts(place: Place, firmware: Firmware) -> bool:
     try:
         with booted(place, firmware) as wire:
             wire.hello()
-    except (WireError, TargetFault):
+    except WireError as error:
+        if not error.code:  # noise is no answer
+            raise
+        return False
+    except ResetLoop:
+        raise
+    except TargetFault:
         return False
     except LinkTimeout:
         if _fault(place) is None:
@@ -164,6 +192,7 @@ def _measure(
     expected: Sequence[bytes],
     procedure: Procedure,
     started_at: str,
+    stage: Callable[[str], None],
 ) -> Record:
     hello = wire.hello()
     check_identity(hello, place, firmware, manifest)
@@ -172,12 +201,14 @@ def _measure(
     def check(number: int) -> None:
         check_outputs(manifest, number, expected[number], wire.outputs(manifest.out_bytes))
 
+    stage("checking")
     for number, seed in enumerate(procedure.seeds):
         runner.fill(seed)
         runner.run(1)
         check(number)
     last = procedure.inputs - 1
 
+    stage("measuring")
     if procedure.warmup:
         runner.run(procedure.warmup)
     before = wire.time()
@@ -186,6 +217,9 @@ def _measure(
     latency = LatencyCycles.of(samples)
     latency_us = latency.median / hello.clock_hz * 1e6
     check(last)  # what was timed did the same work
+
+    energy_uj = _energy(place, runner, latency_us, procedure)
+    check(last)
 
     memory = wire.memory()  # before the layers: their marks may use more stack
     layer_cycles = []
@@ -218,7 +252,7 @@ def _measure(
         flash_bytes=FlashBytes(
             firmware.flash_bytes.code, firmware.flash_bytes.weights, firmware.flash_bytes.total
         ),
-        energy_uj=energy.estimate(place.board.supply, latency_us),
+        energy_uj=energy_uj,
         layers=tuple(
             LayerCycles(
                 layer.name,
@@ -241,12 +275,33 @@ def _measure(
     )
 
 
+def _energy(place: Place, runner: Runner, latency_us: float, procedure: Procedure) -> EnergyUj:
+    """Of one inference: by the place's meter, or an estimate without one."""
+    meter = place.meter
+    if meter is None:
+        return energy.estimate(place.board.supply, latency_us)
+    clock_hz = place.board.mcu.clock_hz
+    inferences = math.ceil(energy.SHORTEST_WINDOW_US / latency_us)
+    if inferences == 1 or not runner.keeps_inputs:
+        found = energy.measure_windows(
+            meter, [lambda: runner.run(1)[0] / clock_hz] * procedure.repeats
+        )
+        return energy.summary([window.energy_uj for window in found], found, energy.label(place))
+    # The loop copies the inputs before every inference: its mean power counts, not its length.
+    about_s = inferences * latency_us * 1e-6
+    found = energy.measure_windows(
+        meter, [lambda: runner.loop(inferences, about_s)] * procedure.repeats
+    )
+    energies = [window.energy_uj / window.duration_s * latency_us * 1e-6 for window in found]
+    return energy.summary(energies, found, energy.label(place))
+
+
 class Runner:
     """Fills the inputs and runs; a board without room to keep them is filled before each run."""
 
     def __init__(self, wire: Wire, manifest: Manifest, hello: Hello, timeout_s: float) -> None:
         self._wire, self._manifest, self._timeout_s = wire, manifest, timeout_s
-        self._keeps_inputs = hello.store_bytes >= manifest.in_bytes
+        self.keeps_inputs = hello.store_bytes >= manifest.in_bytes
         self._seed = 0
         self._filled = False
 
@@ -266,7 +321,7 @@ class Runner:
 
     def run(self, repeats: int) -> list[int]:
         """Cycles of each inference."""
-        if self._keeps_inputs:
+        if self.keeps_inputs:
             return self._wire.run(repeats, timeout_s=self._timeout_s)
         samples = []
         for _ in range(repeats):
@@ -275,9 +330,12 @@ class Runner:
             self._filled = False
         return samples
 
+    def loop(self, inferences: int) -> float:
+        """Inferences one after another under one trigger; returns its seconds, roughly."""
+
     def layers(self) -> list[int]:
         """Cycles of each layer of one inference."""
-        if not self._keeps_inputs:
+        if not self.keeps_inputs:
             self._refill()
         self._filled = False
         return self._wire.layers(len(self._manifest.layers), timeout_s=self._timeout_s)
