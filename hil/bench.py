@@ -171,8 +171,7 @@ def measure_model(
             options = _with_smallest_arena(place, prepare, options)
         firmware, manifest = prepare(options)
         outputs = (expected or ExpectedOutputs()).of(tflite, manifest.inputs, procedure.seeds)
-        stage("measuring")
-        return measure(place, firmware, manifest, outputs, procedure)
+        return measure(place, firmware, manifest, outputs, procedure, stage=stage)
 
 
 def build_model(
@@ -236,8 +235,13 @@ def _with_smallest_arena(
 
 
 @contextlib.contextmanager
-def open_rig(measure: MeasureJob, *, say: Callable[[str], None] = lambda _: None) -> Iterator[Rig]:
-    """A rig on the places of the lab, with the lab's health ledger."""
+def open_rig(
+    measure: MeasureJob,
+    *,
+    flash: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Rig]:
+    """A rig on the places of the lab, with the lab's health ledger; `flash` as of `open_place`."""
 
     def give_way(place: Place) -> None:
         if place.lock is not None:
@@ -247,7 +251,7 @@ def open_rig(measure: MeasureJob, *, say: Callable[[str], None] = lambda _: None
         Ledger() as ledger,
         Rig(
             measure,
-            open_place=lambda name, stop: open_place(name, stop=stop),
+            open_place=lambda name, stop: open_place(name, flash=flash, stop=stop),
             ledger=ledger,
             prove=prove,
             give_way=give_way,

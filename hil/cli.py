@@ -208,6 +208,15 @@ def bench(
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, max=100_000, help="How often all is measured.")
     ] = 1,
+    flash: Annotated[
+        str | None,
+        typer.Option(
+            "--flash",
+            metavar="WAY",
+            help="pyocd, openocd or jlink; pyocd or direct on virtual boards.  [default: the "
+            "place's own]",
+        ),
+    ] = None,
     queue: Annotated[
         str | None,
         typer.Option(
@@ -228,16 +237,19 @@ def bench(
     from hil.bench import Model, bench_jobs, measure_jobs
     from hil.cli_bench import last_rounds, round_notes, run_bench, sha256
     from hil.cli_tune import chosen_plan
-    from hil.lab import chosen_places, read_lab
+    from hil.lab import check_flash_way, chosen_places, read_lab
     from hil.record import Record
     from hil.report import bench_tables, layer_table, write_json
-    from hil.rig import board_asked
+    from hil.rig import board_asked, find_places
     from hil.session import Procedure
 
     loaded = [Model(printable(path.stem), read_model(path)) for path in models]
     places = chosen_places(split_names(",".join(board), "--board"), read_lab())
     engines = split_names(",".join(engine or ["tiny"]), "--engine")
     boards = [board_asked(place, read_lab()).id for place in places]
+    for asked in places:
+        for place in find_places(asked, read_lab()).places:
+            check_flash_way(place, flash, read_lab())
     for name in engines:
         get_engine(name)
     tuned = chosen_plan(plan, objective, engines, [model.tflite for model in loaded], boards)
@@ -257,6 +269,7 @@ def bench(
             measure_jobs(objective=goal, plan=tuned, procedure=procedure),
             opened,
             kept,
+            flash=flash,
         )
 
     order = {model.name: number for number, model in enumerate(loaded)}

@@ -17,7 +17,12 @@ from hil.store import Store
 
 
 def run_bench(
-    jobs: Sequence[Job], measure_job: MeasureJob, store: Store, queue: BenchQueue | None = None
+    jobs: Sequence[Job],
+    measure_job: MeasureJob,
+    store: Store,
+    queue: BenchQueue | None = None,
+    *,
+    flash: str | None = None,
 ) -> list[Row]:
     """The rows of the jobs, in their order; each record is in the store as soon as it is there.
 
@@ -26,6 +31,7 @@ def run_bench(
         measure_job: measures one.
         store: for the records.
         queue: remembers which jobs are done; those that are, are not done again.
+        flash: how images get onto the places, instead of their own ways.
 
     Raises:
         UsageError: another process runs the queue.
@@ -39,7 +45,7 @@ def run_bench(
         if queue and rows:
             say(f"queue {queue.name}: {len(rows)} of {len(jobs)} measurements are there already")
         missing = [job for number, job in enumerate(jobs) if number not in rows]
-        with open_rig(measure_job, say=say) as rig, watching(rig):
+        with open_rig(measure_job, flash=flash, say=say) as rig, watching(rig):
             for done in run_jobs(rig, missing):
                 number = cast(int, done.job.key)
                 if queue is None:

@@ -34,7 +34,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
@@ -312,6 +312,7 @@ def source_of(place: str, lab: Lab) -> Literal["virtual", "hardware"]:
 def open_place(
     name: str,
     *,
+    flash: str | None = None,
     wait_s: float = WAIT_S,
     stop: threading.Event | None = None,
     even_quarantined: bool = False,
@@ -320,6 +321,7 @@ def open_place(
 
     Args:
         name: of a place; of an anonymous virtual board, maybe with options behind '?'.
+        flash: how images get onto it, instead of what its options or lab.toml say.
         wait_s: how long to wait while another process has it.
         stop: ends the wait when it is set.
         even_quarantined: for finding out what is wrong with a place.
@@ -328,11 +330,13 @@ def open_place(
         BoardNotFound: no such place.
         PlaceBusy: another process did not give it up in time.
         PlaceQuarantined: somebody must look at it first.
+        UsageError: such a place is not flashed in this way.
         HilError: it cannot be opened.
     """
     lab = read_lab()
     board = board_of(name, lab)
     entry = lab.places.get(name)
+    check_flash_way(name, flash, lab)
     lock: PlaceLock
     if entry is None:
         lock = SlotLock(name, board.id)
@@ -347,14 +351,24 @@ def open_place(
             from hil.virtual.place import VirtualPlace  # loads the emulator, which takes a while
 
             options = entry.options if entry else parse_options(name.partition("?")[2])
+            if flash is not None:
+                options = replace(options, flash=flash)  # type: ignore[arg-type]  # checked above
             place = VirtualPlace(board, options, name)
         else:
             from hil.hardware import HardwarePlace
 
-            place = HardwarePlace(name, board, entry)
+            place = HardwarePlace(name, board, replace(entry, flash=flash) if flash else entry)
         place.lock = lock
         with contextlib.closing(place):
             yield place
+
+
+def check_flash_way(name: str, flash: str | None, lab: Lab) -> None:
+    """Raises UsageError when images do not get onto such a place in this way; None is its own."""
+    is_virtual = source_of(name, lab) == "virtual"
+    ways = get_args(FlashWay) if is_virtual else method_names()
+    if flash not in (None, *ways):
+        raise UsageError(f"{name} cannot be flashed by {flash!r}; it knows {', '.join(ways)}")
 
 
 def _must_be_in_use(name: str) -> None:

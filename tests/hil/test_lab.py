@@ -151,3 +151,23 @@ def test_a_physical_place_whose_port_leads_to_a_pseudo_terminal_is_refused(lab_f
 
     with pytest.raises(BoardFileError, match="pseudo terminal"):
         read_lab()
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "known"),
+    [("virtual:nrf52840_dk", "jlink", "direct"), ("desk", "direct", "jlink, openocd, pyocd")],
+)
+def test_a_way_of_flashing_that_a_place_does_not_know_is_refused(lab_file, name, way, known):
+    lab_file.write_text(DESK_TEXT)
+
+    with pytest.raises(UsageError, match=f"cannot be flashed by {way!r}; it knows {known}"):
+        open_place(name, flash=way).__enter__()
+
+
+def test_a_way_of_flashing_goes_before_that_of_lab_toml(lab_file):
+    lab_file.write_text(DESK_TEXT + 'flash = "jlink"\n')
+
+    with open_place("desk", flash="openocd") as place:
+        assert place.entry.flash == "openocd"
+    with open_place("desk") as place:
+        assert place.entry.flash == "jlink"
