@@ -22,7 +22,6 @@ from hil.errors import (
     ClockMismatch,
     FirmwareMismatch,
     LinkError,
-    LinkTimeout,
     OutputMismatch,
     ResetLoop,
     TargetFault,
@@ -152,28 +151,23 @@ def telling_faults(place: Place) -> Iterator[None]:
 def starts(place: Place, firmware: Firmware) -> bool:
     """Whether a firmware starts and says hello; False if its engine refuses to run or it faults.
 
-    A fault must come twice: once may be the board's own. Raises HilError as `measure` does.
+    Raises:
+        HilError: as `measure`; noise on the line is no answer.
     """
-    return any(_starts(place, firmware) for _ in range(2))
-
-
-def _starts(place: Place, firmware: Firmware) -> bool:
-    try:
-        with booted(place, firmware) as wire:
-            wire.hello()
-    except WireError as error:
-        if not error.code:  # noise is no answer
+    for _ in range(2):  # a fault must come twice: once may be the board's own
+        try:
+            with telling_faults(place), booted(place, firmware) as wire:
+                wire.hello()
+            return True
+        except WireError as error:
+            if error.code != "state":
+                raise
+            return False
+        except ResetLoop:
             raise
-        return False
-    except ResetLoop:
-        raise
-    except TargetFault:
-        return False
-    except LinkTimeout:
-        if _fault(place) is None:
-            raise
-        return False
-    return True
+        except TargetFault:
+            continue
+    return False
 
 
 def _fault(place: Place) -> str | None:
