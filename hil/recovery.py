@@ -108,9 +108,14 @@ _TREATMENTS: tuple[tuple[type[HilError], Treatment], ...] = (
     (WrongKernel, Treatment(is_of_place=False)),
 )
 
+#: Codes of refusals that the same command would meet again; "crc" is noise.
+_ENGINES_ANSWERS = ("args", "room", "state", "verb")
+
 
 def treatment_of(error: Exception) -> Treatment:
     """What helps against an error."""
+    if isinstance(error, WireError) and error.code in _ENGINES_ANSWERS:
+        return Treatment(is_of_place=False)
     for kind, treatment in _TREATMENTS:
         if isinstance(error, kind):
             return treatment

@@ -121,6 +121,7 @@ def test_a_port_that_does_not_come_back_is_waited_for_and_then_opened_anew(
     [
         (LinkError("/dev/ttyX", "vanished"), [Step.RESET, Step.POWER_CYCLE]),
         (WireError("CRC", "m-rig"), [Step.RESET, Step.POWER_CYCLE]),
+        (WireError("refused", "e-[rig run: crc]", code="crc"), [Step.RESET, Step.POWER_CYCLE]),
         (TargetFault("desk", "HardFault"), [Step.RESET]),
         (FirmwareMismatch("build", "a", "b"), [Step.RESET, Step.POWER_CYCLE]),
         (FlashError("desk", "pyocd", "no"), [Step.RESET, Step.POWER_CYCLE]),
@@ -146,6 +147,7 @@ def test_faults_of_a_place_are_bounded_attempts(lab, ledger, error, steps):
         OutputMismatch("out", 1, 2, 3, 4, 5, 6),
         DoesNotFit("firmware", "nrf52840_dk", "RAM", 2, 1),
         UsageError("no"),
+        WireError("refused", "e-[rig layers: room: no]", code="room"),
         PlaceBusy("desk", "pid 7"),
     ],
 )
@@ -279,6 +281,8 @@ def test_every_type_of_error_has_a_treatment():
     }
 
     for kind in kinds:
-        treatment = treatment_of(kind.__new__(kind))
+        error = kind.__new__(kind)
+        error.code = ""
+        treatment = treatment_of(error)
         assert treatment.is_of_place == (kind.__name__ not in never), kind
     assert not treatment_of(CodegenError("x")).is_of_place
