@@ -26,6 +26,8 @@ from hil.record import EnergyUj
 if TYPE_CHECKING:
     from hil.lab import Place
 
+#: A shorter inference is measured in a loop that lasts so long.
+SHORTEST_WINDOW_US = 1000.0
 #: Once the board has answered, a window's end must show up within so much meter time, ...
 LATE_S = 0.5
 #: ... and the meter must not fall silent for so long.
@@ -45,30 +47,16 @@ def estimate(supply: Supply, latency_us: float) -> EnergyUj:
     )
 
 
-def measure(meter: Meter, run_once: Callable[[], float], windows: int, *, source: str) -> EnergyUj:
-    """Energy of what `run_once` does, several times.
-
-    Args:
-        meter: in the board's supply.
-        run_once: makes the board measure one window; returns its seconds by the board's clock.
-        windows: how many.
-        source: what the record says of them: `label`.
-
-    Raises:
-        SamplesLost: the meter lost samples; nothing it said counts.
-        TriggerError: the trigger pin did not bracket each window.
-        MeterError: the meter failed.
-    """
-    found = measure_windows(meter, [run_once] * windows)
-    energies = [window.energy_uj for window in found]
+def summary(energies_uj: list[float], windows: list[EnergyWindow], source: str) -> EnergyUj:
+    """What a record says of the energies of one inference, each from one window."""
     return EnergyUj(
-        median=stats.median(energies),
-        n=len(energies),
+        median=stats.median(energies_uj),
+        n=len(energies_uj),
         source=source,
-        p05=stats.percentile(energies, 5),
-        p95=stats.percentile(energies, 95),
-        idle_uw=stats.median([window.idle_uw for window in found]),
-        supply_mv=meter.supply_mv,
+        p05=stats.percentile(energies_uj, 5),
+        p95=stats.percentile(energies_uj, 95),
+        idle_uw=stats.median([window.idle_uw for window in windows]),
+        supply_mv=windows[0].supply_mv,
     )
 
 
@@ -77,6 +65,7 @@ def label(place: Place) -> str:
 
     A virtual board's are estimates, whatever shows them.
     """
+    assert place.meter is not None, "without a meter it is an estimate of another kind"
     if place.source == "virtual":
         return f"estimate:power model through a virtual {place.meter.kind}"
     return f"measured:{place.meter.kind}"
@@ -87,18 +76,28 @@ def measure_window(meter: Meter, run: Callable[[], float | None]) -> EnergyWindo
     return measure_windows(meter, [run])[0]
 
 
-def measure_windows(meter: Meter, runs: list[Callable[[], float | None]]) -> list[EnergyWindow]:
-    """The window of each of these; raises as `measure`.
+def measure_windows(
+    meter: Meter, runs: list[Callable[[], float | None]], *, exact: bool = True
+) -> list[EnergyWindow]:
+    """The window of each of these runs.
 
-    A run makes the board raise its trigger pin once, and returns for how many seconds by the
-    board's clock; None when that is not known.
+    Args:
+        meter: in the board's supply.
+        runs: each makes the board raise its trigger pin once, and returns for how many seconds by
+            the board's clock; None when that is not known.
+        exact: False when it is known roughly only; meters that sample the pin then go by that.
+
+    Raises:
+        SamplesLost: the meter lost samples; nothing it said counts.
+        TriggerError: the trigger pin did not bracket each window.
+        MeterError: the meter failed.
     """
     found = []
     meter.start()
     try:
         before = take_until(meter, lambda s: len(s) >= margin_samples(s.period_s))
         for run in runs:
-            window, before = _next_window(meter, before, run())
+            window, before = _next_window(meter, before, run(), exact=exact)
             found.append(window)
     except BaseException:
         with contextlib.suppress(MeterError):
@@ -109,12 +108,14 @@ def measure_windows(meter: Meter, runs: list[Callable[[], float | None]]) -> lis
 
 
 def _next_window(
-    meter: Meter, samples: Samples, duration_s: float | None
+    meter: Meter, samples: Samples, duration_s: float | None, *, exact: bool
 ) -> tuple[EnergyWindow, Samples]:
     """The window in samples from these on, and the last samples behind it."""
     late_s = LATE_S + 1.1 * (duration_s or 0.0)
     seen = 0  # since the board has answered
     heard_at = time.monotonic()
+    if not exact and samples.high is not None:
+        duration_s = None
     while True:
         window = find_window(samples, duration_s, meter=meter.name, supply_mv=meter.supply_mv)
         if window is not None:
