@@ -274,18 +274,19 @@ def _energy(place: Place, runner: Runner, latency_us: float, procedure: Procedur
     meter = place.meter
     if meter is None:
         return energy.estimate(place.board.supply, latency_us)
-    clock_hz = place.board.mcu.clock_hz
-    inferences = math.ceil(energy.SHORTEST_WINDOW_US / latency_us)
+    times = procedure.repeats
+    inferences = math.ceil(energy.SHORTEST_WINDOW_US / max(latency_us, 0.1))
     if inferences == 1 or not runner.keeps_inputs:
-        found = energy.measure_windows(
-            meter, [lambda: runner.run(1)[0] / clock_hz] * procedure.repeats
-        )
+        clock_hz = place.board.mcu.clock_hz
+        found = energy.measure_windows(meter, [lambda: runner.run(1)[0] / clock_hz] * times)
         return energy.summary([window.energy_uj for window in found], found, energy.label(place))
-    # The loop copies the inputs before every inference: its mean power counts, not its length.
-    about_s = inferences * latency_us * 1e-6
-    found = energy.measure_windows(
-        meter, [lambda: runner.loop(inferences, about_s)] * procedure.repeats
-    )
+
+    def loop() -> float:
+        runner.loop(inferences)
+        return inferences * latency_us * 1e-6
+
+    # The loop copies the inputs, too: its mean power is that of an inference, its length is not.
+    found = energy.measure_windows(meter, [loop] * times, exact=False)
     energies = [window.energy_uj / window.duration_s * latency_us * 1e-6 for window in found]
     return energy.summary(energies, found, energy.label(place))
 
@@ -324,8 +325,12 @@ class Runner:
             self._filled = False
         return samples
 
-    def loop(self, inferences: int) -> float:
-        """Inferences one after another under one trigger; returns its seconds, roughly."""
+    def loop(self, inferences: int) -> None:
+        """Inferences one after another in one window of the trigger pin."""
+        self._wire.mlperf(f"infer {inferences} 0", timeout_s=inferences * self._timeout_s)
+        done, _, _ = self._wire.window()
+        if done != inferences:
+            raise WireError(f"{inferences} inferences were asked for", f"inferences={done}")
 
     def layers(self) -> list[int]:
         """Cycles of each layer of one inference."""
