@@ -8,6 +8,7 @@ from collections.abc import Callable
 from unicorn import Uc, unicorn_const
 
 from hil.errors import HilError
+from hil.virtual.engine_calls import Kept, map_reads
 from hil.virtual.memory import PAGE_BYTES
 from hil.virtual.peripherals.registers import BusFault, Peripheral
 
@@ -43,8 +44,9 @@ class Bus:
                 peripheral.base & -PAGE_BYTES, peripheral.base + peripheral.SIZE_BYTES, PAGE_BYTES
             ):
                 self._pages[page].append(peripheral)
+        self._kept: Kept = []
         for page in self._pages:
-            engine.mmio_map(page, PAGE_BYTES, self._read, page, None, None)
+            map_reads(engine, page, PAGE_BYTES, self._read, self._kept)
             engine.mem_protect(page, PAGE_BYTES, unicorn_const.UC_PROT_READ)
 
     def holds(self, address: int) -> bool:
@@ -71,8 +73,7 @@ class Bus:
             raise BusFault("no peripheral is modelled there")
         peripheral.write(address - peripheral.base, size_bytes, value)
 
-    def _read(self, engine: Uc, offset: int, size_bytes: int, page: int) -> int:
-        address = page + offset
+    def _read(self, address: int, size_bytes: int) -> int:
         try:
             self._before_read()
             self.accesses += 1

@@ -28,6 +28,12 @@ from hil.virtual import exceptions
 from hil.virtual.blocks import BlockCounter, BlockStalls
 from hil.virtual.bus import Bus, HaltRequested, NeedExactTime
 from hil.virtual.clock import CycleClock, EdgeRun
+from hil.virtual.engine_calls import (
+    Kept,
+    code_forgetter,
+    hook_protected_writes,
+    register_reader,
+)
 from hil.virtual.exceptions import ExceptionUnit, Fault, Lockup
 from hil.virtual.image import Image, holds, write_image
 from hil.virtual.memory import MemoryMap
@@ -81,7 +87,7 @@ class Stop:
     it was `request_halt`.
     """
 
-    reason: Literal["exit", "lockup", "sleep", "stopped", "halted"]
+    reason: Literal["exit", "lockup", "sleep", "hung", "stopped", "halted"]
     exit_code: int | None = None
     detail: str = ""
     halt: int = 0
@@ -118,6 +124,7 @@ class Cpu:
         self.fault_text: str | None = None  # the last fault, in words
         self.pin_changes: deque[PinChange] = deque(maxlen=MAX_PIN_CHANGES)
         self.on_pin: Callable[[PinChange], None] = lambda change: None
+        self.on_flash_change: Callable[[int], None] = lambda size_bytes: None
         self._engine = Uc(
             unicorn_const.UC_ARCH_ARM, unicorn_const.UC_MODE_THUMB | unicorn_const.UC_MODE_MCLASS
         )
@@ -163,7 +170,10 @@ class Cpu:
             self._engine, board, self.memory, console.write, lambda: self.clock.total().cycles
         )
         self._hook(unicorn_const.UC_HOOK_INTR, self._on_interrupt)
-        self._hook(unicorn_const.UC_HOOK_MEM_WRITE_PROT, self._on_protected_write)
+        self._kept: Kept = []
+        hook_protected_writes(self._engine, self._on_protected_write, self._kept)
+        self._read_control = register_reader(self._engine, arm.UC_ARM_REG_CONTROL)
+        self._forget_code = code_forgetter(self._engine)
         invalid = unicorn_const.UC_HOOK_MEM_UNMAPPED | unicorn_const.UC_HOOK_MEM_FETCH_PROT
         self._hook(invalid, self._on_unmapped)
         self._watches: list[int] = []
@@ -181,6 +191,7 @@ class Cpu:
         self._trouble: Exception | None = None
         self._reset_requested = False
         self._halt = 0  # a debug event: bits of the debug fault status register
+        self._hang = False
         self._fpu_was_enabled = False
         # a store into flash that the engine is about to do in its own way: address, true result
         self._unsettled: tuple[int, bytes] | None = None
@@ -368,6 +379,27 @@ class Cpu:
             self._engine.hook_del(hook)
         self._watches.clear()
 
+    def strike(self, what: Literal["hang", "hard_fault"], after_blocks: int) -> None:
+        """The running core takes a HardFault, or hangs until its reset, so many blocks from now."""
+        left = after_blocks
+
+        def on_block(engine: Uc, address: int, size: int, data: None) -> None:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                engine.hook_del(hook)
+                if what == "hang":
+                    self._hang = True
+                else:
+                    self._fault = Fault("the core broke down", exceptions.HARD_FAULT)
+                engine.emu_stop()
+
+        hook = self._engine.hook_add(unicorn_const.UC_HOOK_BLOCK, on_block)
+
+    def request_reset(self) -> None:
+        """The core is reset at once, as by its program; from what the program does."""
+        self._request_reset()
+
     def register(self, name: str) -> int:
         """Value of a register of the stopped or watched core, named as capstone does."""
         value: int = self._engine.reg_read(getattr(arm, f"UC_ARM_REG_{name.upper()}"))
@@ -456,7 +488,7 @@ class Cpu:
 
     def forget_code(self, address: int, size_bytes: int) -> None:
         """RAM there was written past the engine."""
-        self._engine.ctl_remove_cache(address, address + size_bytes)
+        self._forget_code(address, address + size_bytes)
 
     def write_flash(self, address: int, data: bytes) -> None:
         """A store into flash, as wide as the data; raises BusFault."""
@@ -491,6 +523,9 @@ class Cpu:
         if self._reset_requested:
             self.reset()
             self._catch(_VC_CORERESET)
+        elif self._hang:
+            self._hang = False
+            return Stop("hung")
         elif self._halt or isinstance(self._trouble, HaltRequested):
             self._cut_current()
         elif isinstance(self._trouble, NeedExactTime):
@@ -623,9 +658,7 @@ class Cpu:
             self._fault = Fault(text, exceptions.BUS_FAULT, exceptions.IBUSERR)
         return False
 
-    def _on_protected_write(
-        self, engine: Uc, access: int, address: int, size: int, value: int, data: None
-    ) -> bool:
+    def _on_protected_write(self, address: int, size: int, value: int) -> bool:
         """A write to a peripheral or to flash; True lets the engine go on, False is a fault."""
         self._is_writing = True
         try:
@@ -676,7 +709,7 @@ class Cpu:
         if self._control.fpu_enabled or self._fpu_was_enabled:
             self._fpu_was_enabled = True
             return
-        control = self._engine.reg_read(arm.UC_ARM_REG_CONTROL)
+        control = self._read_control()
         if control & exceptions.CONTROL_FPCA:
             self._engine.reg_write(arm.UC_ARM_REG_CONTROL, control & ~exceptions.CONTROL_FPCA)
             core = self.board.mcu.core
@@ -754,5 +787,5 @@ class Cpu:
             if region.memory.kind == "flash":
                 region.data[offset : offset + len(data)] = data
                 start = region.memory.origin + offset
-                self._engine.ctl_remove_cache(start, start + len(data))
+                self._forget_code(start, start + len(data))
         self._blocks.flash_changed()
