@@ -17,28 +17,56 @@ from pyocd.coresight.coresight_target import CoreSightTarget
 from pyocd.coresight.cortex_m import CortexM
 from pyocd.coresight.minimal_mem_ap import MinimalMemAP
 from pyocd.target import TARGET
-from pyocd.target.builtin import target_STM32F767xx
 
 # Bytes handed to a flash algorithm at once: some 10 transactions over USB each. Not less than 4 KiB
 # either because pyOCD's checksum code on the chip has 16 bits for an address in these units.
 _PAGE_BYTES = 0x1000
-# RAM below: the algorithm and its stack, two pages (one fills while the other is programmed), and
-# the checksum code, which finds unchanged pages.
 _RAM = 0x2000_0000
-_LAYOUT: dict[str, Any] = {
-    "load_address": _RAM,
-    "begin_stack": _RAM + 0x800,
-    "page_buffers": [_RAM + 0x1000, _RAM + 0x1000 + _PAGE_BYTES],
-    "analyzer_supported": True,
-    "analyzer_address": _RAM + 0x1000 + 2 * _PAGE_BYTES,
-}
 
-# The F767's controller is that of the F746 but for its second bank.
-_F746_ALGORITHM = {**target_STM32F767xx.FLASH_ALGO, **_LAYOUT}
+
+def _algorithm(words: list[int], entries: tuple[int, int, int, int], unit: int) -> dict[str, Any]:
+    """An algorithm as pyOCD takes it.
+
+    Args:
+        words: its code; a breakpoint at the start, no data.
+        entries: offsets of init, uninit, erase_sector and program_page.
+        unit: bytes that the flash programs at once.
+
+    In RAM: code and stack, two pages (one fills while the other is programmed), and pyOCD's code
+    for checksums, which finds unchanged pages.
+    """
+    names = ("pc_init", "pc_unInit", "pc_erase_sector", "pc_program_page")
+    return {
+        "load_address": _RAM,
+        "instructions": words,
+        **{name: _RAM + offset + 1 for name, offset in zip(names, entries, strict=True)},
+        "static_base": _RAM,
+        "begin_stack": _RAM + 0x800,
+        "page_buffers": [_RAM + 0x1000, _RAM + 0x1000 + _PAGE_BYTES],
+        "min_program_length": unit,
+        "analyzer_supported": True,
+        "analyzer_address": _RAM + 0x1000 + 2 * _PAGE_BYTES,
+    }
+
+
+# firmware/flash_algorithms/stm32f74x.S
+_F74X = _algorithm(
+    [
+        *(0xBF00BE00, 0x69184B24, 0xD5032800, 0x60584823, 0x60584823, 0x47702000),
+        *(0xF04F4B1F, 0x61184000, 0x47702000, 0x21F24B1C, 0xF3C060D9, 0x280830C4),
+        *(0x08C0BF24, 0x00C03004, 0x0002F040, 0x7000F440, 0xF4406118, 0x61183080),
+        *(0xB510E01A, 0x24F24B12, 0xF24060DC, 0x611C2401, 0x4B04F852, 0x0C01F114),
+        *(0x6004D009, 0x8F4FF3BF, 0xF41468DC, 0xD1FB3F80, 0x0FF2F014, 0x3004D102),
+        *(0xD8ED3904, 0x4010E8BD, 0x8F4FF3BF, 0xF41068D8, 0xD1FB3F80, 0x61192100),
+        *(0x00F2F000, 0x00004770, 0x40023C00, 0x45670123, 0xCDEF89AB),
+    ],
+    (0x04, 0x18, 0x24, 0x4A),
+    unit=4,
+)
 
 # firmware/flash_algorithms/stm32l4plus.S
-_L4PLUS_ALGORITHM = _LAYOUT | {
-    "instructions": [
+_L4PLUS = _algorithm(
+    [
         *(0xBF00BE00, 0x69584B28, 0xD5032800, 0x60984827, 0x60984827, 0xF4206818),
         *(0x601860C0, 0x51C0F440, 0x60186019, 0x47702000, 0xF04F4B1F, 0x61584000),
         *(0x47702000, 0xF24C4B1C, 0x611931FA, 0x3008F3C0, 0xF04000C0, 0x61580002),
@@ -48,13 +76,9 @@ _L4PLUS_ALGORITHM = _LAYOUT | {
         *(0x69188F4F, 0x3F80F410, 0x2100D1FB, 0xF24C6159, 0x400831FA, 0x00004770),
         *(0x40022000, 0x45670123, 0xCDEF89AB),
     ],
-    "pc_init": _RAM + 0x04 + 1,
-    "pc_unInit": _RAM + 0x28 + 1,
-    "pc_erase_sector": _RAM + 0x34 + 1,
-    "pc_program_page": _RAM + 0x50 + 1,
-    "static_base": _RAM,  # it has no data
-    "min_program_length": 8,
-}
+    (0x04, 0x28, 0x34, 0x50),
+    unit=8,
+)
 
 
 class Stm32(CoreSightTarget):  # type: ignore[misc]  # pyOCD is not typed
@@ -122,7 +146,7 @@ class Stm32f746ng(Stm32):
                 sector_size=size,
                 page_size=_PAGE_BYTES,
                 is_boot_memory=start == 0x0800_0000,
-                algo=_F746_ALGORITHM,
+                algo=_F74X,
             )
             for start, count, size in (
                 (0x0800_0000, 4, 0x8000),
@@ -147,7 +171,7 @@ class Stm32l4r5zi(Stm32):
             sector_size=0x1000,
             page_size=_PAGE_BYTES,
             is_boot_memory=True,
-            algo=_L4PLUS_ALGORITHM,
+            algo=_L4PLUS,
         ),
         RamRegion(name="ram", start=0x2000_0000, length=0xA_0000),
     )

@@ -12,11 +12,11 @@ from pyocd.core.memory_map import MemoryType
 from pyocd.target import TARGET
 
 from hil.board import board_ids, get_board
-from hil.pyocd_targets import _L4PLUS_ALGORITHM, Stm32l4r5zi, register
+from hil.pyocd_targets import Stm32, Stm32f746ng, Stm32l4r5zi, register
 from hil.virtual.image import sector_ranges
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "firmware" / "flash_algorithms" / "stm32l4plus.S"
+SOURCES = ROOT / "firmware" / "flash_algorithms"
 
 
 @pytest.fixture(autouse=True)
@@ -64,10 +64,17 @@ def test_algorithm_stack_buffers_and_checksums_share_no_bytes(board_id: str) -> 
         assert region.end // page_bytes < 1 << 16
 
 
-def test_the_embedded_algorithm_is_that_of_its_source(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "target"), [("stm32f74x", Stm32f746ng), ("stm32l4plus", Stm32l4r5zi)]
+)
+def test_an_embedded_algorithm_is_that_of_its_source(
+    source: str, target: type[Stm32], tmp_path: Path
+) -> None:
     """Assembled, not compiled: every version of the assembler gives the same words."""
     assembled, binary = tmp_path / "a.o", tmp_path / "a.bin"
-    subprocess.run(["arm-none-eabi-as", "-o", assembled, SOURCE], check=True, timeout=60)
+    subprocess.run(
+        ["arm-none-eabi-as", "-o", assembled, SOURCES / f"{source}.S"], check=True, timeout=60
+    )
     cut = ["arm-none-eabi-objcopy", "-O", "binary", "-j", ".text", assembled, binary]
     subprocess.run(cut, check=True, timeout=60)
     listing = subprocess.run(
@@ -78,15 +85,15 @@ def test_the_embedded_algorithm_is_that_of_its_source(tmp_path: Path) -> None:
     words = list(struct.unpack(f"<{len(data) // 4}I", data))
     entries = {line.split()[2]: int(line.split()[0], 16) for line in listing.splitlines()}
 
-    assert words == _L4PLUS_ALGORITHM["instructions"]
-    base = _L4PLUS_ALGORITHM["load_address"]
+    algorithm = next(iter(target.MAP.iter_matching_regions(type=MemoryType.FLASH))).algo
+    assert algorithm["instructions"] == words
     for key, symbol in (
         ("pc_init", "init"),
         ("pc_unInit", "uninit"),
         ("pc_erase_sector", "erase_sector"),
         ("pc_program_page", "program_page"),
     ):
-        assert _L4PLUS_ALGORITHM[key] == base + entries[symbol] + 1
+        assert algorithm[key] == algorithm["load_address"] + entries[symbol] + 1
 
 
 @pytest.mark.parametrize("level", [0x00, 0xBB, 0xCC])
