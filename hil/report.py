@@ -10,7 +10,7 @@ import csv
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from codegen.patching import WHOLE
 from hil import stats
 from hil.bench import Row
 from hil.fronts import Found, PlaceFront, SearchCost
+from hil.health import is_anonymous
 from hil.record import PEAK_MACS_PER_CYCLE, Record
 from hil.store import Study
 
@@ -39,17 +40,29 @@ MEMORY_NOTE = (
     "SRAM is counted in full: arena (activations, inputs, outputs, scratch) + static data + peak "
     "of the stack; flash is everything that is programmed."
 )
-ENERGY_NOTE = "Energy is an estimate: data-sheet supply current x voltage x latency."
+ESTIMATED, MEASURED = "energy\nµJ, est.", "energy\nµJ"
+
+
+def energy_note(records: Iterable[Record]) -> str:
+    """Where the energies of a table come from."""
+    sources = sorted({record.energy_uj.source for record in records if record.energy_uj})
+    kinds = [source.partition(":") for source in sources]
+    texts = [
+        f"an estimate: {how}" if kind == "estimate" else f"{kind} by {how}"
+        for kind, _, how in kinds
+    ]
+    return f"Energy is {' or '.join(texts)}." if texts else "No energy was measured."
 
 
 def place_title(records: Sequence[Record]) -> str:
     """Where the records of one place come from, such as "nrf52840_dk (virtual, cycles by ...)"."""
     first = records[0]
+    named = sorted({record.place for record in records if not is_anonymous(record.place)})
+    where = ", ".join([first.source, *named])
     if first.source == "hardware":
-        places = ", ".join(sorted({record.place for record in records}))
-        return f"{first.board} (hardware, {places})"
+        return f"{first.board} ({where})"
     timing = ", ".join(sorted({record.timing_model or "" for record in records}))
-    return f"{first.board} (virtual, cycles by {timing})"
+    return f"{first.board} ({where}, cycles by {timing})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +84,7 @@ _BENCH_COLUMNS = (
     _Column("arena\nB", wide_only=True),
     _Column("SRAM\nB"),
     _Column("flash\nB"),
-    _Column("energy\nµJ, est.", wide_only=True),
+    _Column(ESTIMATED, wide_only=True),
     _Column("outputs\nequal"),
 )
 
@@ -90,13 +103,28 @@ def bench_tables(rows: Sequence[Row], *, width: int = WIDE) -> RenderableType:
         for _, record in measured
         if (spread := _spread(record)) > UNSTEADY
     ]
-    return Group(*tables, *unsteady)
+    metered = [Text(text) for _, record in measured if (text := _metered(record))]
+    return Group(*tables, *unsteady, *metered)
+
+
+def _metered(record: Record) -> str:
+    """What a meter told of an inference; empty without one."""
+    energy = record.energy_uj
+    if energy is None or energy.idle_uw is None or energy.p05 is None or energy.p95 is None:
+        return ""
+    kind, _, how = energy.source.partition(":")
+    return (
+        f"{record.model.name} {record.engine} on {record.place}: {energy.median:,.2f} µJ an "
+        f"inference (5 to 95 % of {energy.n}: {energy.p05:,.2f} to {energy.p95:,.2f}), "
+        f"{energy.idle_uw / 1000:,.2f} mW while idle, at {energy.supply_mv:,} mV; "
+        f"{kind} by {how}"
+    )
 
 
 def _bench_table(records: Sequence[Record], width: int) -> Table:
     table = titled_table(place_title(records))
     columns = [column for column in _BENCH_COLUMNS if width >= WIDE or not column.wide_only]
-    _add_columns(table, columns)
+    _add_columns(table, columns, records)
     baseline = {r.model.sha256: r for r in records if r.engine == "reference"}
     for record in records:
         reference = baseline.get(record.model.sha256)
@@ -171,7 +199,7 @@ _FRONT_COLUMNS = (
     _Column("arena\nB"),
     _Column("SRAM\nB"),
     _Column("flash\nB"),
-    _Column("energy\nµJ, est."),
+    _Column(ESTIMATED),
 )
 
 
@@ -183,7 +211,8 @@ def front_table(tuned: Tuned, *, width: int = WIDE) -> Table:
         f"{len(tuned.points)} networks on the front of latency, SRAM and flash"
     )
     shown = [width >= WIDE or not column.wide_only for column in _FRONT_COLUMNS]
-    _add_columns(table, list(itertools.compress(_FRONT_COLUMNS, shown)))
+    records = [point.record for point in tuned.points]
+    _add_columns(table, list(itertools.compress(_FRONT_COLUMNS, shown)), records)
     for point in dict.fromkeys([*tuned.front, tuned.chosen]):
         record = point.record
         cells = (
@@ -229,7 +258,7 @@ _PARETO_COLUMNS = (
     _Column("latency\nms"),
     _Column("SRAM\nB"),
     _Column("flash\nB"),
-    _Column("energy\nµJ, est."),
+    _Column(ESTIMATED),
     _Column("latency\nms, ref."),
     _Column("SRAM\nB, ref.", wide_only=True),
     _Column("flash\nB, ref.", wide_only=True),
@@ -262,14 +291,16 @@ def pareto_table(front: PlaceFront, *, width: int = WIDE) -> Table:
         f"{len(front.found)} networks on the front of {_objectives(front)}"
     )
     shown = [width >= WIDE or not column.wide_only for column in _PARETO_COLUMNS]
-    _add_columns(table, list(itertools.compress(_PARETO_COLUMNS, shown)))
+    records = [found.record for found in front.front]
+    _add_columns(table, list(itertools.compress(_PARETO_COLUMNS, shown)), records)
     for found in front.front:
         table.add_row(*map(Text, itertools.compress(_pareto_cells(found), shown)))
     return table
 
 
-def pareto_notes(study: Study, cost: SearchCost) -> list[str]:
+def pareto_notes(study: Study, cost: SearchCost, fronts: Sequence[PlaceFront]) -> list[str]:
     """What a reader must know: how it was searched, what it cost, what is counted."""
+    records = [found.record for front in fronts for found in front.front]
     config = study.config
     choices = "".join(
         f", {name} of {', '.join(map(str, values))}"
@@ -283,7 +314,7 @@ def pareto_notes(study: Study, cost: SearchCost) -> list[str]:
         f"{cost.measured} measured, {cost.infeasible} did not fit, {cost.failed} failed.",
         "ref.: the same network with engine 'reference', a plain interpreter. The test set was "
         "used once, for the networks of a front; validation accuracy guided the search.",
-        f"{MEMORY_NOTE} {ENERGY_NOTE}",
+        f"{MEMORY_NOTE} {energy_note(records)}",
     ]
 
 
@@ -291,10 +322,15 @@ def pareto_markdown(
     study: Study, fronts: Sequence[PlaceFront], cost: SearchCost, plots: dict[str, str]
 ) -> str:
     """The whole report as Markdown; `plots` are the names of the pictures by place."""
-    lines = [f"# Study {study.name}", "", *(f"* {note}" for note in pareto_notes(study, cost))]
+    lines = [
+        f"# Study {study.name}",
+        "",
+        *(f"* {note}" for note in pareto_notes(study, cost, fronts)),
+    ]
     for front in fronts:
         title = _front_title(front)
-        headings = [column.heading.replace("\n", " ") for column in _PARETO_COLUMNS]
+        records = [found.record for found in front.front]
+        headings = [_heading(c, records).replace("\n", " ") for c in _PARETO_COLUMNS]
         lines += [
             "",
             f"## {title}",
@@ -424,10 +460,19 @@ def _spread(record: Record) -> float:
     return stats.mad(record.latency_cycles.samples) / median if median else 0.0
 
 
-def _add_columns(table: Table, columns: Sequence[_Column]) -> None:
+def _heading(column: _Column, records: Iterable[Record]) -> str:
+    """That of an energy that was measured throughout says so by saying nothing."""
+    sources = [record.energy_uj.source for record in records if record.energy_uj]
+    measured = bool(sources) and all(source.startswith("measured:") for source in sources)
+    return MEASURED if column.heading == ESTIMATED and measured else column.heading
+
+
+def _add_columns(table: Table, columns: Sequence[_Column], records: Iterable[Record] = ()) -> None:
+    records = list(records)
     for column in columns:
         justify: JustifyMethod = "right" if column.right else "left"
-        table.add_column(column.heading, justify=justify, no_wrap=column.right, overflow="fold")
+        heading = _heading(column, records)
+        table.add_column(heading, justify=justify, no_wrap=column.right, overflow="fold")
 
 
 def _number(value: float | None, form: str, scale: float = 1) -> str:
