@@ -10,7 +10,7 @@ from rich.console import Console
 from hil.bench import Row
 from hil.errors import UsageError
 from hil.fronts import place_fronts, search_cost
-from hil.record import FlashBytes, LatencyCycles, LayerCycles, ModelId, SramBytes
+from hil.record import EnergyUj, FlashBytes, LatencyCycles, LayerCycles, ModelId, SramBytes
 from hil.report import (
     bench_tables,
     layer_table,
@@ -132,10 +132,25 @@ def test_markup_in_a_network_is_text(study):
 
 
 def test_the_notes_tell_the_search_and_what_is_counted(study):
-    notes = " ".join(pareto_notes(study, search_cost(study)))
+    notes = " ".join(pareto_notes(study, search_cost(study), place_fronts(study)))
 
     for part in ("mini_nas", "tpe", "seed 1", "8 CPU s", "6 board s", "estimate", "arena"):
         assert part in notes
+
+
+def test_a_table_tells_a_measured_energy_from_an_estimated_one():
+    metered = EnergyUj(61.77, 10, "measured:ppk2", 61.58, 62.09, 8400.4, 3000)
+    measured = make_record(energy_uj=metered)
+
+    estimate, text = (
+        shown(bench_tables([Row("net", "desk", "tiny", result)]))
+        for result in (make_record(), measured)
+    )
+
+    assert "est." in estimate and "idle" not in estimate
+    assert "est." not in text
+    assert "61.77 µJ an inference (5 to 95 % of 10: 61.58 to 62.09), 8.40 mW while idle" in text
+    assert "3,000 mV; measured by ppk2" in text
 
 
 def test_files_are_written_beside_each_other(study, tmp_path):
