@@ -614,7 +614,7 @@ def _show_pareto(
     console = stdout_console()
     for front in fronts:
         console.print(pareto_table(front, width=console.width))
-    for note in pareto_notes(study, cost):
+    for note in pareto_notes(study, cost, fronts):
         console.print(note, markup=False, highlight=False)
     folder = out or (store.path or DEFAULT_PATH).parent / name
     with writing(folder):
