@@ -118,6 +118,16 @@ class Store:
                 row = connection.execute(query).one()
         if row.config != plain:
             raise UsageError(_config_differs("queue", name, row.config, plain))
+        return self.load_queue(name)
+
+    def load_queue(self, name: str) -> BenchQueue:
+        """The queue of that name; raises UsageError when there is none."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                sql.select(queues_table).where(queues_table.c.name == name)
+            ).first()
+        if row is None:
+            raise UsageError(f"no queue {name!r} in {self._database.name}; hil bench makes one")
         return BenchQueue(self._database, row.id, row.name)
 
     def load_study(self, name: str) -> Study:
