@@ -32,9 +32,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 import psutil
@@ -48,6 +47,7 @@ from hil.record import Record
 from hil.rig import Job
 from hil.store import Store
 
+ROOT = Path(__file__).resolve().parents[2]
 BOARDS = ("nrf52840_dk", "stm32f746g_disco", "nucleo_l4r5zi")
 FAULTS = (
     *("garbage", "lost_bytes", "doubled_bytes", "wrong_baud", "lost_lines", "doubled_lines"),

@@ -1,4 +1,4 @@
-"""The bench against boards that do wrong what boards do wrong, and against kills, at small scale."""
+"""The bench against faults of boards and against kills, at small scale."""
 
 from __future__ import annotations
 
