@@ -66,8 +66,11 @@ from hil.session import (
 )
 from hil.wire import CHUNK_BYTES, REPLY_S, Hello, Wire
 
-#: How far the clocks may disagree; each inference of a window copies its inputs, too.
+#: How far the clocks may disagree.
 TOLERANCE = 0.01
+#: In a window each inference also copies its inputs, which takes at most so many cycles.
+COPY_CYCLES_PER_BYTE = 4
+COPY_CYCLES = 1000
 WINDOW_SLACK_S = 0.01  # the first time stamp is printed inside the window
 LINK_SLACK_S = 0.25  # until the host has read what came
 #: A window aims at this much more than it must last.
@@ -497,26 +500,30 @@ def _window(board: _Board, inferences: int, cycles: int, rules: Rules, mode: Mod
         run()
     (window,) = seen
     check_clocks(before, board.wire.time(), board.clock_hz, inferences * cycles)
-    check_window(window, cycles / board.clock_hz, rules)
+    copy_cycles = COPY_CYCLES + COPY_CYCLES_PER_BYTE * board.manifest.in_bytes
+    check_window(window, cycles / board.clock_hz, copy_cycles / board.clock_hz, rules)
     return dataclasses.replace(window, energy=energy)
 
 
-def check_window(window: Window, inference_s: float, rules: Rules) -> None:
+def check_window(window: Window, inference_s: float, copy_s: float, rules: Rules) -> None:
     """Raises ClockMismatch for a window that cannot be what it says.
 
     Args:
         window: as the board's microsecond timer tells it.
         inference_s: one inference by the cycle counter.
+        copy_s: what its inputs take at most to be put in place.
         rules: of the window.
     """
     expected_s = window.inferences * inference_s
-    if abs(window.duration_s - expected_s) > TOLERANCE * expected_s + WINDOW_SLACK_S:
+    longest_s = (1 + TOLERANCE) * window.inferences * (inference_s + copy_s) + WINDOW_SLACK_S
+    if not (1 - TOLERANCE) * expected_s < window.duration_s < longest_s:
         raise ClockMismatch(
             f"a window of {window.inferences} inferences took {window.duration_s:.3f} s by the "
             f"coarse timer, {expected_s:.3f} s by the cycles of one inference"
         )
     board_s = window.duration_s + window.warm_ups * inference_s
-    latest_s = (1 + TOLERANCE) * board_s + window.serial_s + LINK_SLACK_S
+    latest_s = (1 + TOLERANCE) * (board_s + window.warm_ups * copy_s)
+    latest_s += window.serial_s + LINK_SLACK_S
     if not (1 - TOLERANCE) * board_s < window.true_s < latest_s:
         raise ClockMismatch(
             f"{board_s:.3f} s of inferences by the board's timer took {window.true_s:.3f} s by a "

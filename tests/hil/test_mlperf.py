@@ -232,7 +232,7 @@ def test_lines_without_a_crc_are_not_believed(
 
 def test_a_window_that_its_cycles_do_not_fill_voids_the_session(tmp_path: Path) -> None:
     with pytest.raises(ClockMismatch, match="by the cycles of one inference"):
-        run(BenchmarkPlace(slow=1.2), tmp_path)
+        run(BenchmarkPlace(slow=1.8), tmp_path)
 
 
 @pytest.mark.parametrize("crystal", [0.9, 2.5])
