@@ -37,12 +37,12 @@ static inline void cortex_m_sync(void)
     __asm volatile("dsb\n\tisb" ::: "memory");
 }
 
-/* Starts the cycle counter at 0. */
-static inline void cycles_start(void)
+/* Makes the cycle counter count, also after a debugger that left has switched it off: pyOCD clears TRCENA when it is done,
+ * while the program that it has flashed runs already. */
+static inline void cycles_run(void)
 {
     DEMCR |= DEMCR_TRCENA;
     DWT_LAR = DWT_LAR_KEY;
-    DWT_CYCCNT = 0;
     DWT_CTRL |= DWT_CTRL_CYCCNTENA;
 }
 

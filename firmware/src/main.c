@@ -31,7 +31,7 @@ static void answer(const wire_command_t *command, const char *problem)
 int main(void)
 {
     port_init();
-    cycles_start();
+    cycles_run();
     const char *problem = model_init();
     if (problem == NULL) {
         bench_init();
@@ -42,6 +42,7 @@ int main(void)
         wire_text("m-ready\r\n");
         wire_command_t command;
         wire_receive(&command);
+        cycles_run();
         answer(&command, problem);
     }
 }

@@ -11,7 +11,9 @@ from unicorn import arm_const as arm
 
 from hil.virtual.core_thread import CoreThread
 from hil.virtual.cpu import HALTED, VCATCH, Stop
+from hil.virtual.peripherals.core_scs import TRCENA
 
+_DEMCR = 0xE000_EDFC
 _DBGKEY = 0xA05F
 _C_DEBUGEN, _C_HALT, _C_STEP, _C_MASKINTS = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _S_REGRDY, _S_HALT, _S_SLEEP, _S_LOCKUP = 1 << 16, 1 << 17, 1 << 18, 1 << 19
@@ -201,7 +203,11 @@ class CoreDebug:
 
     @demcr.setter
     def demcr(self, value: int) -> None:
-        self._cpu.debug_registers["DEMCR"] = value
+        if not (self._cpu.debug_registers["DEMCR"] ^ value) & TRCENA:
+            self._cpu.debug_registers["DEMCR"] = value
+        else:  # the cycle counter starts or stops
+            with self._core.at_rest():
+                self._cpu.write_peripheral(_DEMCR, 4, value)
 
     def _read_register(self, number: int) -> int:
         cpu = self._cpu

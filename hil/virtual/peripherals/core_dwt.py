@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from hil.virtual.peripherals.core_scs import SystemControl
+from hil.virtual.peripherals.core_scs import TRCENA, SystemControl
 from hil.virtual.peripherals.registers import Chip, Peripheral
 
 _CYCCNTENA = 1 << 0
-_TRCENA = 1 << 24  # in DEMCR
 _KEY = 0xC5AC_CE55
 
 
 class TraceUnit(Peripheral):
     """DWT, 0xE0001000: CYCCNT only; event counters store what is written, no comparators.
 
-    CYCCNT can be switched on while DEMCR.TRCENA is set. On the Cortex-M7 writes need the lock
-    access register.
+    CYCCNT counts while DEMCR.TRCENA is set, and can be switched on only then. On the Cortex-M7
+    writes need the lock access register.
     """
 
     REGISTERS: ClassVar[dict[int, str]] = {
@@ -38,6 +37,7 @@ class TraceUnit(Peripheral):
     def __init__(self, chip: Chip, name: str, base: int, control: SystemControl) -> None:
         self._control = control
         self._count, self._since = 0, 0  # count when it last started, and the cycle of that moment
+        control.before_trace_switch = self._take_time
         super().__init__(chip, name, base)
 
     def reset(self) -> None:
@@ -47,16 +47,19 @@ class TraceUnit(Peripheral):
         self._unlocked = self.chip.board.mcu.core != "cortex-m7"
 
     def _is_counting(self) -> bool:
-        return bool(self.values["CTRL"] & _CYCCNTENA)
+        return bool(self.values["CTRL"] & _CYCCNTENA and self._control.values["DEMCR"] & TRCENA)
 
-    def write_CTRL(self, value: int) -> None:
-        """Starts and stops the counter; without TRCENA in DEMCR the unit is off and ignores it."""
-        if not self._unlocked or not self._control.values["DEMCR"] & _TRCENA:
-            return
+    def _take_time(self) -> None:
         now = self.chip.cycles()
         if self._is_counting():
             self._count += now - self._since
         self._since = now
+
+    def write_CTRL(self, value: int) -> None:
+        """Starts and stops the counter; without TRCENA in DEMCR the unit is off and ignores it."""
+        if not self._unlocked or not self._control.values["DEMCR"] & TRCENA:
+            return
+        self._take_time()
         self.values["CTRL"] = value & 0x0FFF_FFFF
 
     def read_CYCCNT(self) -> int:

@@ -6,6 +6,7 @@ registers from the Cortex-M4 (DDI 0439) and Cortex-M7 (DDI 0489) TRMs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from hil.board_timing import OperatingPoint
@@ -14,6 +15,7 @@ from hil.virtual.peripherals.registers import Chip, Peripheral, array
 _VECTKEY = 0x05FA_0000
 _SYSRESETREQ = 1 << 2
 _CPACR_CP10_CP11_FULL = 0xF << 20
+TRCENA = 1 << 24  # in DEMCR
 _CCR_DC, _CCR_IC = 1 << 16, 1 << 17
 
 _CPUID = {"cortex-m4": 0x410F_C241, "cortex-m7": 0x411F_C270}
@@ -117,6 +119,7 @@ class SystemControl(Peripheral):
 
     def __init__(self, chip: Chip, name: str, base: int) -> None:
         self._tick_started = 0  # cycle at which SysTick held its reload value
+        self.before_trace_switch: Callable[[], None] = lambda: None  # DEMCR.TRCENA
         super().__init__(chip, name, base)
 
     def reset(self) -> None:
@@ -220,6 +223,12 @@ class SystemControl(Peripheral):
     def write_CFSR(self, value: int) -> None:
         """Writing ones clears."""
         self.values["CFSR"] &= ~value
+
+    def write_DEMCR(self, value: int) -> None:
+        """TRCENA switches the trace unit on and off."""
+        if (self.values["DEMCR"] ^ value) & TRCENA:
+            self.before_trace_switch()
+        self.values["DEMCR"] = value
 
     def write_DFSR(self, value: int) -> None:
         """Writing ones clears."""
