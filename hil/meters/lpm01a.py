@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -31,8 +32,7 @@ SUPPLY_MV = range(1800, 3301)
 SAMPLES_PER_TIMESTAMP = 1000
 TIMESTAMP_MS = SAMPLES_PER_TIMESTAMP * 1000 // RATE_HZ
 
-ANSWER_S = 5.0
-QUIET_S, STOP_S = 0.05, 5.0
+ANSWER_S, STOP_S = 5.0, 2.0
 _LINE_BYTES = 200  # longer lines are noise
 
 _SAMPLE = re.compile(rb"(\d{4})([+-]\d{2})$")
@@ -139,7 +139,6 @@ class Lpm01a:
         self._text = b""
         try:
             self._port.write(b"stop\r\n")  # whoever used it before may not have
-            self._port.drain(QUIET_S, STOP_S)
             for command in (
                 "htc",
                 "acqtime inf",
@@ -188,17 +187,21 @@ class Lpm01a:
         """Ends sampling, once the next time stamp has shown that no sample was lost."""
         assert self._decoder is not None, "start comes first"
         decoder, self._decoder = self._decoder, None
-        seen, deadline = decoder.timestamps, time.monotonic() + STOP_S
+        seen = decoder.timestamps
         try:
-            while decoder.timestamps == seen:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise MeterError(self.name, f"sent no time stamp within {STOP_S:.0f} s")
-                if self._port.wait(left):
-                    decoder.decode(self._port.take())
+            self._wait_for(decoder, lambda: decoder.timestamps > seen, "time stamp")
         finally:
             self._port.write(b"stop\r\n")
-            self._port.drain(QUIET_S, STOP_S)
+        self._wait_for(decoder, lambda: decoder.ended, "end of the acquisition")
+
+    def _wait_for(self, decoder: Decoder, is_there: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + STOP_S
+        while not is_there():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise MeterError(self.name, f"sent no {what} within {STOP_S:.0f} s")
+            if self._port.wait(left):
+                decoder.decode(self._port.take())
 
     def close(self) -> None:
         """Frees the meter, which goes on supplying the board; closing twice is fine."""

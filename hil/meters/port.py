@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 import threading
-import time
 
 import serial
 
@@ -66,17 +65,6 @@ class MeterPort:
             return self._news.wait_for(
                 lambda: self._count >= count or self._failure is not None, timeout_s
             )
-
-    def drain(self, quiet_s: float, timeout_s: float) -> None:
-        """Drops what comes until nothing does for `quiet_s`; raises MeterError if it goes on."""
-        deadline = time.monotonic() + timeout_s
-        while self.wait(quiet_s):
-            self.take()
-            if time.monotonic() > deadline:
-                raise MeterError(
-                    self.name,
-                    f"still sends {timeout_s:.0f} s after it was told to stop; is it that meter?",
-                )
 
     def close(self) -> None:
         """Frees the port; closing twice is fine."""

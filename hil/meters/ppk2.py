@@ -34,8 +34,8 @@ VOLTS_PER_STEP = 1.8 / 163_840
 #: lags behind the very step that changed the shunt, so here they become a mean of those to come.
 SPIKE_SAMPLES, SPIKE_MEAN = 3, 8
 
-QUIET_S, STOP_S = 0.05, 5.0
 ANSWER_S = 5.0
+_MAX_TEXT_BYTES = 10_000_000  # what the operating system may still hold of an old stream
 _SYNC_SAMPLES = 16
 _CHUNK = 1 << 20  # samples decoded at once
 
@@ -180,9 +180,7 @@ class Ppk2:
         self._port = MeterPort(self.kind, port, BAUD)
         self.name = self._port.name
         try:
-            self._send(Command.AVERAGE_STOP)
-            self._port.drain(QUIET_S, STOP_S)
-            self._calibration = Calibration.parse(self._calibration_text())
+            self._calibration = Calibration.parse(self._stop())
             self._send(Command.SET_POWER_MODE, SOURCE if self.can_supply else AMPERE)
             self._send(Command.REGULATOR_SET, *self.supply_mv.to_bytes(2, "big"))
             self._send(Command.DEVICE_RUNNING_SET, 1)
@@ -199,8 +197,7 @@ class Ppk2:
 
     def start(self) -> None:
         """Begins to sample."""
-        self._send(Command.AVERAGE_STOP)
-        self._port.drain(QUIET_S, STOP_S)
+        self._stop()
         self._decoder = Decoder(self._calibration, self.supply_mv, self.name)
         self._rest, self._in_step = b"", False
         self._send(Command.AVERAGE_START)
@@ -234,8 +231,7 @@ class Ppk2:
 
     def stop(self) -> None:
         """Ends sampling."""
-        self._send(Command.AVERAGE_STOP)
-        self._port.drain(QUIET_S, STOP_S)
+        self._stop()
         self._decoder = None
 
     def close(self) -> None:
@@ -245,13 +241,15 @@ class Ppk2:
     def _send(self, command: Command, *arguments: int) -> None:
         self._port.write(bytes([command, *arguments]))
 
-    def _calibration_text(self) -> bytes:
+    def _stop(self) -> bytes:
+        """Ends sampling; the calibration text, behind which nothing of an old stream comes."""
+        self._send(Command.AVERAGE_STOP)
         self._send(Command.GET_META_DATA)
         text = b""
         deadline = time.monotonic() + ANSWER_S
         while _END not in text:
             left = deadline - time.monotonic()
-            if left <= 0 or len(text) > 65_536:
+            if left <= 0 or len(text) > _MAX_TEXT_BYTES:
                 raise MeterError(
                     self.name,
                     f"does not answer like a PPK2 (received {len(text)} bytes, the last ones "

@@ -70,7 +70,7 @@ class FakeMeter:
         self.sampling = False
         self.current = SupplyCurrent(self.idle)
         self._clock_hz = board.mcu.clock_hz
-        self._at_rest, self._set_power = at_rest, set_power
+        self._at_rest, self.on_power = at_rest, set_power
         self._powered, self._high = True, False
         self._rise_s: float | None = None
         self._cycle = 0  # of the last change of the pin
@@ -94,7 +94,9 @@ class FakeMeter:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends its thread and frees its port."""
+        """Ends its thread and frees its port; closing twice is fine."""
+        if self._ends:
+            return
         self._ends = True
         os.write(self._wake_write, b"!")
         self._thread.join()
@@ -146,7 +148,7 @@ class FakeMeter:
         """The host switches the board's supply."""
         if on != self._powered:
             self._powered = on
-            self._set_power(on)
+            self.on_power(on)
 
     # -- its thread
 
@@ -177,6 +179,8 @@ class FakeMeter:
             data = os.read(self._board_end, 4096)
         except OSError:  # nothing there, or nobody has it open
             return
+        while not self.sampling and self._go_on():
+            pass  # what the board did before the command is over when the device reads it
         self.command(data)
 
     def _write(self) -> None:
