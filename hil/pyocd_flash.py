@@ -24,7 +24,7 @@ from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
-from pyocd.core.exceptions import Error, ProbeDisconnected, ProbeError
+from pyocd.core.exceptions import Error, ProbeDisconnected, ProbeError, TransferError
 from pyocd.core.session import Session
 from pyocd.coresight.cortex_m import CortexM
 from pyocd.probe.aggregator import DebugProbeAggregator
@@ -42,6 +42,10 @@ SWD_HZ = 4_000_000  # what the debuggers on all boards manage
 _READ_BYTES = 0x8000  # at once
 _ANSWER_S = 20.0  # of a remote probe: a flash algorithm erases 256 KiB in 4 s at most
 
+# What pyOCD raises when probe or chip fail it half-way: its own errors, and what they lead to.
+_PYOCD_ERRORS = (Error, OSError, LookupError, AssertionError, AttributeError, TypeError, ValueError)
+_PROBE_ERRORS = (ProbeError, USBError, ConnectionError, socket.gaierror, TimeoutError)
+
 _NRF52_LOSES = "all of its flash and its UICR (reset pin, regulator voltage, customer's words)"
 _STM32_LOSES = "all of its flash, backup registers and backup RAM"
 
@@ -55,7 +59,13 @@ class Failure(Exception):
 
 
 class Connection(ClientSocket):  # type: ignore[misc]  # pyOCD is not typed
-    """A remote probe's socket; pyOCD's own one waits forever when the other side is gone."""
+    """A remote probe's socket; pyOCD's own one waits forever when the other side is gone.
+
+    Attributes:
+        lost: how the connection ended, if it did.
+    """
+
+    lost: str | None = None
 
     def readline(self) -> bytearray:
         """One line; raises ProbeDisconnected at the end of the stream and when none comes."""
@@ -66,9 +76,11 @@ class Connection(ClientSocket):  # type: ignore[misc]  # pyOCD is not typed
             except TimeoutError:
                 if time.monotonic() < deadline:
                     continue
-                raise ProbeDisconnected(f"no answer within {_ANSWER_S:g} s") from None
+                self.lost = f"no answer within {_ANSWER_S:g} s"
+                raise ProbeDisconnected(self.lost) from None
             if not data:
-                raise ProbeDisconnected("it closed the connection")
+                self.lost = "it closed the connection"
+                raise ProbeDisconnected(self.lost)
             self._buffer += data
         line: bytearray = self._buffer[: end + 1]
         del self._buffer[: end + 1]
@@ -118,6 +130,7 @@ def connected(probe: Any, target_type: str) -> Iterator[Any]:
         auto_open=False,
         options={
             "target_override": target_type,
+            "flash.timeout.program": 4.0,  # of a page: 0.1 s, unless the supply fails
             "auto_unlock": False,  # would erase a locked chip without being asked
             "frequency": SWD_HZ,
             "reset_type": "sysresetreq",  # the reset pin of an nRF52 need not be connected
@@ -132,15 +145,19 @@ def connected(probe: Any, target_type: str) -> Iterator[Any]:
     try:
         try:
             session.open()
-        except Error as error:
+        except _PYOCD_ERRORS as error:
             if _is_locked(target):
                 raise _locked(target) from error
+            if isinstance(error, TransferError):
+                reason = f"the chip does not answer the debug probe: {_described(error)}"
+                hint = "is it supplied with power, held in reset, or locked for good?"
+                raise Failure("failed", reason=f"{reason}; {hint}") from error
             raise
         if _is_locked(target):
             raise _locked(target)
         yield target
     finally:
-        with contextlib.suppress(Error, OSError):
+        with contextlib.suppress(*_PYOCD_ERRORS):
             session.close()
 
 
@@ -148,7 +165,7 @@ def _is_locked(target: Any) -> bool:
     """Whether the chip says so; False when it cannot be asked."""
     try:
         return bool(target.is_locked())
-    except (Error, OSError, AttributeError):  # AttributeError: not far enough for the CTRL-AP
+    except _PYOCD_ERRORS:
         return False
 
 
@@ -236,6 +253,7 @@ def start(target: Any) -> None:
 def work(target_type: str, probe_id: str | None, elf: Path | None, done: dict[str, int]) -> None:
     """Flashes and starts, or only resets; raises Failure."""
     segments = segments_of(elf) if elf else []
+    probe = None
     try:
         probe = find_probe(probe_id)
         with connected(probe, target_type) as target:
@@ -243,12 +261,40 @@ def work(target_type: str, probe_id: str | None, elf: Path | None, done: dict[st
                 program(target, segments, done)
                 verify(target, segments)
             start(target)
-    except (ProbeError, USBError, ConnectionError, socket.gaierror, TimeoutError) as error:
-        name = probe_id or "the debug probe"
-        raise Failure("gone", reason=f"{name}: {error}") from error
-    except Error as error:
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise Failure("failed", reason=reason) from error
+    except (*_PYOCD_ERRORS, Failure) as error:
+        lost = _why_gone(error, probe)
+        if lost is not None:
+            name = probe_id or "the debug probe"
+            raise Failure("gone", reason=f"{name}: {lost}") from error
+        if isinstance(error, Failure):
+            raise
+        raise Failure("failed", reason=_described(error)) from error
+
+
+def _why_gone(error: BaseException, probe: Any) -> str | None:
+    """How the debug probe was lost, or None if it is still there.
+
+    pyOCD makes errors of its own from a lost probe, or passes over it: "no cores were discovered".
+    """
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, _PROBE_ERRORS):
+            return _described(current)
+        current = current.__cause__ or current.__context__
+    if probe is None:
+        return None
+    if isinstance(probe, TCPClientProbe):
+        lost: str | None = probe._socket.lost
+        return lost
+    attached = DebugProbeAggregator.get_all_connected_probes()
+    if any(other.unique_id == probe.unique_id for other in attached):
+        return None
+    return "it is not attached any more"
+
+
+def _described(error: BaseException) -> str:
+    name = type(error).__name__
+    return f"{error} ({name})" if str(error) else name
 
 
 def main(arguments: list[str] | None = None) -> int:
