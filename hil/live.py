@@ -48,14 +48,14 @@ def places_table(views: Sequence[View]) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("place", no_wrap=True)
     table.add_column("state", no_wrap=True, min_width=len("quarantined"))
-    table.add_column("job", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("job")  # the one column that gives way on a narrow terminal
     for heading in ("since", "done", "failed", "faults"):
         table.add_column(heading, justify="right", no_wrap=True)
     for view in views:
         table.add_row(
             Text(printable(view.place)),
             Text(view.state, style=_STYLES.get(view.state, "green")),
-            Text(printable(view.job)),
+            Text(printable(view.job), no_wrap=True, overflow="ellipsis"),
             Text(_duration(now - view.since)),
             Text(f"{view.done:,}"),
             Text(f"{view.failed:,}", style="red" if view.failed else ""),
