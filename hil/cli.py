@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hil.cli_lab import boards, lab
 from hil.cli_mlperf import mlperf
 from hil.cli_profile import profile
 from hil.cli_tune import tune
@@ -27,7 +28,6 @@ from hil.console import (
     mend_streams,
     must_be_file,
     must_be_writable,
-    print_json,
     printable,
     read_model,
     say,
@@ -114,70 +114,10 @@ def demo(
         _show_pareto(opened, settings.name, board=None, json_path=None, out=None)
 
 
-@app.command()
-def boards(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
-) -> None:
-    """Boards and places, and what is attached."""
-    from hil.board import board_ids, get_board
-    from hil.lab import board_of, place_names, read_lab, source_of
-    from hil.ports import attached_ports, is_attached
+app.command()(boards)
 
-    lab = read_lab()
-    known = [get_board(board) for board in board_ids()]
-    places = [
-        {
-            "place": name,
-            "board": board_of(name, lab).id,
-            "source": source_of(name, lab),
-            "port": lab.places[name].port if name in lab.places else None,
-            "attached": source_of(name, lab) == "virtual" or is_attached(lab.places[name].port),
-        }
-        for name in place_names(lab)
-    ]
-    ports = attached_ports()
-    if as_json:
-        print_json(
-            {
-                "boards": [
-                    {
-                        "id": board.id,
-                        "name": board.name,
-                        "mcu": board.mcu.part,
-                        "core": board.mcu.core,
-                        "clock_hz": board.mcu.clock_hz,
-                        "flash_bytes": board.flash_bytes,
-                        "ram_bytes": board.ram_bytes,
-                    }
-                    for board in known
-                ],
-                "places": places,
-                "attached": [
-                    {"port": p.path, "boards": p.boards, "serial_number": p.serial_number}
-                    for p in ports
-                ],
-            }
-        )
-        return
-    typer.echo("boards")
-    for board in known:
-        typer.echo(
-            f"  {board.id:<20} {board.name:<24} {board.mcu.part}, {board.mcu.core}, "
-            f"{board.mcu.clock_hz // 1_000_000} MHz, flash {board.flash_bytes:,} B, "
-            f"RAM {board.ram_bytes:,} B"
-        )
-    typer.echo("places")
-    for place in places:
-        port = f", {place['port']}" if place["port"] else ""
-        missing = "" if place["attached"] else ", not plugged in"
-        typer.echo(f"  {place['place']:<28} {place['board']} ({place['source']}{port}{missing})")
-    typer.echo("attached")
-    for attached in ports:
-        serial = f", serial number {attached.serial_number}" if attached.serial_number else ""
-        found = " or ".join(attached.boards) or "no known board"
-        typer.echo(f"  {attached.path:<20} {found}, {attached.text}{serial}")
-    if not ports:
-        typer.echo("  no board on USB")
+
+app.add_typer(lab)
 
 
 @app.command()

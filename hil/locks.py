@@ -262,18 +262,33 @@ def holders() -> list[Holder]:
     found: list[Holder] = []
     with contextlib.suppress(UsageError):
         for path in sorted(lock_dir().glob("*.lock")):
-            with contextlib.suppress(OSError):
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                try:
-                    # shared: two that look at once do not see each other
-                    if not _try_lock(fd, fcntl.LOCK_SH):
-                        holder = _read_holder(fd)
-                        # a place has several files, an anonymous virtual board one
-                        if holder not in found or path.name.startswith(_SLOT):
-                            found.append(holder)
-                finally:
-                    os.close(fd)
+            holder = _holder_of_file(path)
+            # a place has several files, an anonymous virtual board one
+            if holder is not None and (holder not in found or path.name.startswith(_SLOT)):
+                found.append(holder)
     return sorted(found, key=lambda holder: (holder.place, holder.since))
+
+
+def holder_of(keys: Sequence[str]) -> Holder | None:
+    """Who has a place, or something that belongs to it; `keys` as from `place_keys`."""
+    with contextlib.suppress(UsageError):
+        folder = lock_dir()
+        for key in keys:
+            if (holder := _holder_of_file(folder / f"{key}.lock")) is not None:
+                return holder
+    return None
+
+
+def _holder_of_file(path: Path) -> Holder | None:
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            # shared: two that look at once do not see each other
+            if not _try_lock(fd, fcntl.LOCK_SH):
+                return _read_holder(fd)
+        finally:
+            os.close(fd)
+    return None
 
 
 def lock_dir() -> Path:
