@@ -58,6 +58,7 @@ def test_help_names_every_command(hil):
         "flash",
         "search",
         "pareto",
+        "mlperf",
         "doctor",
     ]:
         assert command in out
