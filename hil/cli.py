@@ -397,6 +397,7 @@ def run_search(
 ) -> None:
     """Run or resume a study; Ctrl-C stops it, the same command goes on."""
     from hil.cli_search import search_and_finish, study_settings
+    from hil.lab import chosen_places, read_lab
 
     settings = study_settings(
         study_file,
@@ -406,7 +407,11 @@ def run_search(
             "strategy": strategy,
             "data": data,
             "data_dir": str(data_dir) if data_dir else None,
-            "places": tuple(split_names(",".join(board), "--board")) if board else None,
+            "places": (
+                tuple(chosen_places(split_names(",".join(board), "--board"), read_lab()))
+                if board
+                else None
+            ),
             "trials": trials,
             "seed": seed,
             "workers": workers,
