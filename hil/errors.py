@@ -216,6 +216,13 @@ class FirmwareMismatch(HilError):
 class WrongBoard(FirmwareMismatch):
     """The firmware behind the port was built for another type of board: cables are mixed up."""
 
+    def __init__(self, what: str, expected: str, found: str) -> None:
+        super().__init__(what, expected, found)
+        self.args = (
+            f"behind the serial port answers board {found!r}, not {expected!r}, which was flashed; "
+            "are cables or ports of lab.toml mixed up?",
+        )
+
 
 class OutputMismatch(HilError):
     """A byte of an output differs from the oracle's; voids the timing."""
@@ -251,7 +258,7 @@ class WrongKernel(HilError):
 
 
 class ClockMismatch(HilError):
-    """The board's cycle counter and its coarse timer disagree; voids the timing."""
+    """The board's clocks disagree, with each other or with true time; voids the timing."""
 
     def __init__(self, seen: str) -> None:
         super().__init__(

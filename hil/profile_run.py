@@ -28,6 +28,7 @@ from hil.running import RunReport, run_elf
 from hil.session import STANDARD
 from hil.virtual.cpu import Cpu
 from hil.virtual.image import read_elf
+from hil.virtual.options import NO_OPTIONS
 from hil.virtual.place import VirtualPlace
 from hil.virtual.server import Server
 from hil.virtual.timing import model_id, timing_model
@@ -48,7 +49,7 @@ class ProfiledPlace(VirtualPlace):
     def __init__(
         self, board: Board, prepare: Callable[[Cpu, bytes], None] = lambda cpu, elf: None
     ) -> None:
-        self.board = board
+        self.board, self.options = board, NO_OPTIONS
         self.name = f"{VIRTUAL}{board.id}"
         self.timing_model = model_id(timing_model(board.mcu.core))
         self._prepare = prepare
@@ -58,7 +59,7 @@ class ProfiledPlace(VirtualPlace):
         self._server = Server(board)
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
-        self.port = json.loads(self._control.makefile().readline())["port"]
+        self._port = json.loads(self._control.makefile().readline())["port"]
 
     def __enter__(self) -> Self:
         return self

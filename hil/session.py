@@ -26,6 +26,7 @@ from hil.errors import (
     ResetLoop,
     TargetFault,
     WireError,
+    WrongBoard,
 )
 from hil.inputs import can_be_seeded, random_inputs
 from hil.lab import Place
@@ -41,6 +42,7 @@ from hil.record import (
     SramBytes,
 )
 from hil.revision import git_revision
+from hil.true_time import TrueTime
 from hil.wire import Hello, Wire, crc32
 
 BOOT_S = 10.0
@@ -56,6 +58,8 @@ SLOW_VIRTUAL_HZ = 10_000_000
 #: that is configured wrongly by far more.
 CLOCK_TOLERANCE = 0.01
 CLOCK_RESOLUTION_US = 20
+#: The cores do two multiplications a cycle, and fast algorithms save a factor of four at most.
+MOST_MACS_PER_CYCLE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +148,9 @@ def telling_faults(place: Place) -> Iterator[None]:
         seen = _fault(place)
         if seen is None:
             raise
-        report = f"{error.report}; {seen}" if isinstance(error, TargetFault) else seen
-        raise TargetFault(place.name, report) from error
+        if isinstance(error, TargetFault):
+            raise type(error)(place.name, f"{error.report}; {seen}") from error
+        raise TargetFault(place.name, seen) from error
 
 
 def starts(place: Place, firmware: Firmware) -> bool:
@@ -190,6 +195,8 @@ def _measure(
 ) -> Record:
     hello = wire.hello()
     check_identity(hello, place, firmware, manifest)
+    clock = TrueTime(wire, place)
+    clock.read()
     runner = Runner(wire, manifest, hello, inference_s(place, manifest))
 
     def check(number: int) -> None:
@@ -205,9 +212,10 @@ def _measure(
     stage("measuring")
     if procedure.warmup:
         runner.run(procedure.warmup)
-    before = wire.time()
+    before = clock.read()
     samples = runner.run(procedure.repeats)
-    check_clocks(before, wire.time(), hello.clock_hz, sum(samples))
+    check_clocks(before, clock.read(), hello.clock_hz, sum(samples))
+    check_repeats(samples, manifest.effective_macs)
     latency = LatencyCycles.of(samples)
     latency_us = latency.median / hello.clock_hz * 1e6
     check(last)  # what was timed did the same work
@@ -220,6 +228,7 @@ def _measure(
     if procedure.layers and manifest.layers:
         layer_cycles = runner.layers()
         check(last)
+    clock.prove()
     return Record(
         model=ModelId(
             manifest.model_name,
@@ -345,9 +354,13 @@ class Runner:
 
 
 def check_identity(hello: Hello, place: Place, firmware: Firmware, manifest: Manifest) -> None:
-    """Raises FirmwareMismatch unless the board says that it is what was built and flashed."""
+    """Raises FirmwareMismatch unless the board says that it is what was built and flashed.
+
+    Raises WrongBoard when another type of board answers.
+    """
+    if hello.board != place.board.id:
+        raise WrongBoard("board", place.board.id, hello.board)
     for what, wanted, found in (
-        ("board", place.board.id, hello.board),
         ("build", firmware.build_id, hello.build),
         ("model", manifest.model_sha256, hello.model),
         ("engine", manifest.engine, hello.engine),
@@ -408,6 +421,16 @@ def check_clocks(
         )
     if measured_cycles > cycles:
         raise ClockMismatch(f"repeats of {measured_cycles:,} cycles lie within {cycles:,} cycles")
+
+
+def check_repeats(samples: Sequence[int], macs: int) -> None:
+    """Raises ClockMismatch when a repeat is shorter than any core could be."""
+    least = max(1, macs // MOST_MACS_PER_CYCLE)
+    if min(samples) < least:
+        raise ClockMismatch(
+            f"an inference of {macs:,} multiplications took {min(samples):,} cycles, and cannot "
+            f"take less than {least:,}"
+        )
 
 
 def inference_s(place: Place, manifest: Manifest) -> float:

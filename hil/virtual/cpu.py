@@ -379,7 +379,7 @@ class Cpu:
             self._engine.hook_del(hook)
         self._watches.clear()
 
-    def strike(self, what: Literal["hang", "hard_fault"], after_blocks: int) -> None:
+    def strike(self, *, hangs: bool, after_blocks: int) -> None:
         """The running core takes a HardFault, or hangs until its reset, so many blocks from now."""
         left = after_blocks
 
@@ -388,7 +388,7 @@ class Cpu:
             left -= 1
             if left <= 0:
                 engine.hook_del(hook)
-                if what == "hang":
+                if hangs:
                     self._hang = True
                 else:
                     self._fault = Fault("the core broke down", exceptions.HARD_FAULT)
@@ -768,6 +768,7 @@ class Cpu:
             offset, bytes(region.data[offset : offset + len(data)]), data
         )
         self._unsettled = (address, result)
+        self.on_flash_change(len(data))
 
     def _settle_flash(self) -> None:
         """Makes a store into flash what the flash controller made of it.

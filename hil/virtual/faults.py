@@ -50,7 +50,7 @@ KINDS: dict[str, dict[str, Value]] = {
     "stale_firmware": {},
     "slow_clock": {"percent": 10.0},
     "stuck_trigger": {"level": 0},
-    "lost_samples": {"rate": 0.01, "seed": 1},
+    "lost_samples": {"rate": 1.0, "seed": 1, "count": 10},
     "locked_chip": {},
 }
 _AT_LEAST = {"baud": 300, "command": 1, "by": 1, "percent": -50.0}
@@ -186,7 +186,7 @@ class Faults:
     def __init__(self, plan: Iterable[Fault] = ()) -> None:
         self.plan = tuple(plan)
         self.flashings = 0
-        self.on_flashing: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None
         self._active: tuple[Fault, ...] = ()
         self._flash_written = self._probe_requests = 0
         self._samples = random.Random(0)
@@ -200,12 +200,12 @@ class Faults:
         self._flash_written = self._probe_requests = 0
         if lost := self.find("lost_samples"):
             self._samples = random.Random(int(lost.number("seed")))
-        self.on_flashing()
+        self.on_change()
 
     def power_cycled(self) -> None:
         """The supply was off: what lasts until then is over."""
         self._active = tuple(f for f in self._active if f.until != "power")
-        self.on_flashing()
+        self.on_change()
 
     def find(self, name: str) -> Fault | None:
         """The fault of that name, if it is at work."""
@@ -242,10 +242,12 @@ class Faults:
         fault = self.find("stuck_trigger")
         return None if fault is None else int(fault.number("level"))
 
-    def drops_samples(self) -> bool:
-        """Whether the meter loses the packet that it is about to send."""
+    def lost_samples(self) -> int:
+        """How many samples the meter loses in the trigger window that begins."""
         fault = self.find("lost_samples")
-        return fault is not None and self._samples.random() < fault.number("rate")
+        if fault is None or self._samples.random() >= fault.number("rate"):
+            return 0
+        return int(fault.number("count"))
 
     def clock_factor(self) -> float:
         """True seconds for each second that the board's crystal counts."""

@@ -7,6 +7,7 @@ code).
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,6 +43,19 @@ class Image:
 
     entry: int
     segments: tuple[Segment, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all segments."""
+        return sum(len(segment.data) for segment in self.segments)
+
+    def beginning(self, size_bytes: int) -> Image:
+        """The image without what lies behind its first bytes."""
+        segments, left = [], size_bytes
+        for segment in self.segments:
+            segments.append(dataclasses.replace(segment, data=segment.data[:left]))
+            left = max(0, left - len(segment.data))
+        return Image(self.entry, tuple(segment for segment in segments if segment.data))
 
 
 def parse_elf(data: bytes) -> Image:
@@ -143,6 +157,25 @@ def write_image(image: Image, memory: MemoryMap) -> None:
         for region, start, end in _pieces(segment, memory):
             offset = region.memory.origin + start - segment.address
             region.data[start:end] = segment.data[offset : offset + end - start]
+
+
+def first_difference(image: Image, memory: MemoryMap) -> tuple[int, int, int] | None:
+    """(address, byte of the image, byte in flash) where the flash first differs from the image."""
+    for segment in image.segments:
+        for region, start, end in _pieces(segment, memory):
+            if region.memory.kind != "flash":
+                continue  # the program has started: RAM changes
+            offset = region.memory.origin + start - segment.address
+            wanted, found = (
+                segment.data[offset : offset + end - start],
+                bytes(region.data[start:end]),
+            )
+            if wanted != found:
+                at = next(
+                    i for i, pair in enumerate(zip(wanted, found, strict=True)) if len({*pair}) == 2
+                )
+                return region.memory.origin + start + at, wanted[at], found[at]
+    return None
 
 
 def _pieces(segment: Segment, memory: MemoryMap) -> Iterator[tuple[Region, int, int]]:

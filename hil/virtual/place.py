@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from hil.board import Board
-from hil.errors import FlashError, LinkError
+from hil.errors import ChipLocked, FlashError, LinkError, VerifyFailed
 from hil.locks import PlaceLock
 from hil.meters import Meter, open_meter
 from hil.virtual.options import NO_OPTIONS, VirtualOptions
@@ -54,6 +54,8 @@ class VirtualPlace:
     source: Literal["virtual"] = "virtual"
     can_power_cycle = True
     lock: PlaceLock | None = None
+    _meter_port: str | None = None
+    _meter: Meter | None = None
 
     def __init__(
         self, board: Board, options: VirtualOptions = NO_OPTIONS, name: str | None = None
@@ -61,9 +63,7 @@ class VirtualPlace:
         self.board, self.options = board, options
         self.name = name or f"virtual:{board.id}"
         self.timing_model = model_id(timing_model(board.mcu.core))
-        self.port = ""
-        self._meter_port: str | None = None
-        self._meter: Meter | None = None
+        self._port = ""  # the last one known
         self._lock = threading.Lock()
         self._received = b""
         self._control, theirs = socket.socketpair()
@@ -89,8 +89,7 @@ class VirtualPlace:
         except BaseException:
             self.close()
             raise
-        self.port = answer["port"]
-        self.probe: str | None = answer["probe"]
+        self._port = answer["port"]
         self._meter_port = answer["meter_port"]
 
     def __enter__(self) -> VirtualPlace:
@@ -109,6 +108,18 @@ class VirtualPlace:
         """Of the process behind the board."""
         return self._process.pid
 
+    @property
+    def port(self) -> str:
+        """Path of its serial port at present."""
+        self._port = self._request({"do": "ports"})["port"]
+        return self._port
+
+    @property
+    def probe(self) -> str | None:
+        """Its debug probe at present, as pyOCD calls it; None while that is gone."""
+        probe: str | None = self._request({"do": "ports"})["probe"]
+        return probe
+
     def flash(self, elf: Path, *, until: str = "") -> None:
         """Programs an ELF file and starts it; raises FlashError.
 
@@ -118,6 +129,7 @@ class VirtualPlace:
         if self.options.flash != "direct":
             from hil import flash  # it knows places, as they know it
 
+            self._request({"do": "flashing"})
             flash.program(
                 self.board,
                 elf,
@@ -130,6 +142,10 @@ class VirtualPlace:
         answer = self._request({"do": "load", "path": str(elf.resolve()), "until": until})
         if "error" in answer:
             raise FlashError(self.name, "virtual", answer["error"])
+        if "locked" in answer:
+            raise ChipLocked(self.name, "virtual", answer["locked"], "all of its flash")
+        if "wrong" in answer:
+            raise VerifyFailed(self.name, "virtual", *answer["wrong"])
 
     def reset(self) -> None:
         """As the reset button."""
@@ -140,9 +156,10 @@ class VirtualPlace:
         self._request({"do": "power_cycle"})
 
     def now(self) -> float:
-        """Seconds that the core has run since the board exists; only differences count.
+        """True seconds that the core has run since the board exists; only differences count.
 
-        A core that runs pauses for the answer. Instructions without a known cost take no time.
+        They do not hang on its crystal. A core that runs pauses for the answer. Instructions
+        without a known cost take no time.
         """
         seconds: float = self._request({"do": "now"})["seconds"]
         return seconds
@@ -195,7 +212,7 @@ class VirtualPlace:
             return self._exchange(message, _ANSWER_DEADLINE_S)
 
     def _exchange(self, message: dict[str, Any], deadline_s: float) -> dict[str, Any]:
-        where = self.port or self.name
+        where = self._port or self.name
         try:
             self._control.settimeout(deadline_s)
             self._control.sendall(json.dumps(message).encode() + b"\n")

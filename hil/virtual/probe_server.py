@@ -56,6 +56,7 @@ class ProbeServer:
 
     def __init__(self, port: DebugPort, name: str) -> None:
         self._port, self._name = port, name
+        self.vanishes: Callable[[], bool] = lambda: False  # asked before each request
         self._client: socket.socket | None = None
         self._client_lock = threading.Lock()
         self._listener: socket.socket | None = None
@@ -101,7 +102,15 @@ class ProbeServer:
             with client:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 session = ProbeSession(self._port, self._name)
-                _answer_lines(client, session.answer)
+
+                def answer(line: bytes) -> bytes:
+                    if self.vanishes():
+                        self.close()
+                        self.open()
+                        raise ConnectionResetError
+                    return session.answer(line)
+
+                _answer_lines(client, answer)
         except OSError:  # it is gone, or was cut off
             pass
         finally:

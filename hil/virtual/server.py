@@ -14,10 +14,11 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
-from hil.board import Board
+from hil.board import Board, board_ids
 from hil.errors import HilError
 from hil.tables import table_to_dataclass
 from hil.virtual.core_debug import CoreDebug
@@ -27,9 +28,11 @@ from hil.virtual.debug_port import DebugPort
 from hil.virtual.fake_lpm01a import FakeLpm01a
 from hil.virtual.fake_meter import FakeMeter, trigger_pin
 from hil.virtual.fake_ppk2 import FakePpk2
-from hil.virtual.image import load_elf, read_elf
+from hil.virtual.faults import Faults, parse_faults
+from hil.virtual.image import first_difference, load_elf, read_elf
 from hil.virtual.options import NO_OPTIONS, VirtualOptions
 from hil.virtual.probe_server import ProbeServer
+from hil.virtual.serial_faults import SerialFaults
 from hil.virtual.uart import Pty
 
 _ORPHAN_CHECK_S = 1.0
@@ -37,9 +40,11 @@ _STATES = {
     "exit": "exited",
     "lockup": "locked up",
     "sleep": "sleeping",
+    "hung": "hung",
     "stopped": "stopped",
     "halted": "halted",
 }
+_REST_S = 0.2  # a program that has just answered waits for its next command much sooner
 MAX_PIN_CHANGES_SENT = 4096
 MAX_WINDOWS_SENT = 1000
 _METERS: dict[str, type[FakeMeter]] = {meter.kind: meter for meter in (FakeLpm01a, FakePpk2)}
@@ -58,6 +63,11 @@ class Server:
         self.debug = CoreDebug(self.core)
         self.debug_port = DebugPort(self.core, self.debug)
         self.probe = ProbeServer(self.debug_port, board.name)
+        self.faults = Faults(parse_faults(options.faults))
+        self._true_s, self._true_cycles = 0.0, 0  # true time at a number of cycles
+        self._was_flashed = False
+        if options.faults:
+            self._connect_faults(board)
         self._was_matched = False
         self._trigger = trigger_pin(board)
         self.meter: FakeMeter | None = None
@@ -65,8 +75,9 @@ class Server:
             self.meter = _METERS[options.meter](
                 board, at_rest=self._is_at_rest, set_power=self._set_power
             )
-            self.cpu.on_pin = self._pin_changed
             self.meter.start()
+        if self.meter is not None or options.faults:
+            self.cpu.on_pin = self._pin_changed
 
     def close(self) -> None:
         """Closes its ports, once `serve` has returned and the core has stopped."""
@@ -79,9 +90,7 @@ class Server:
         """Answers requests until the channel closes or asks to quit."""
         parent = os.getppid()
         received = b""
-        meter_port = None if self.meter is None else self.meter.port
-        ports = {"port": self._pty.port, "probe": self.probe.address, "meter_port": meter_port}
-        _send(control, ports)
+        _send(control, self._do_ports({}))
         while True:
             writers = [self._pty.board_end] if self._pty.pending_bytes else []
             ready, writable, _ = select.select([control], writers, [], _ORPHAN_CHECK_S)
@@ -110,15 +119,63 @@ class Server:
             return {"error": str(error)}
         return answer
 
+    def _do_ports(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Where the board can be reached now."""
+        meter_port = None if self.meter is None else self.meter.port
+        return {"port": self._pty.port, "probe": self.probe.address, "meter_port": meter_port}
+
     def _do_load(self, request: dict[str, Any]) -> dict[str, Any]:
         image = load_elf(read_elf(Path(request["path"])), self.cpu.memory)
         self.core.give_up()
+        self._do_flashing({})
+        if self.faults.chip_locked():
+            return {"locked": "its flash is protected"}
         self._pty.start_program(request["until"].encode())
         self._was_matched = False
         self.debug.power_cycle()
-        self.cpu.load(image)
+        if self.faults.find("stale_firmware") is not None and self._was_flashed:
+            self.serial.is_old_image = True
+            self.cpu.reset()
+            self.core.start()
+            return {}
+        written = image
+        if self.faults.supply_fails(image.size_bytes):
+            fault = self.faults.find("brown_out")
+            assert fault is not None, "it made the supply fail"
+            written = image.beginning(int(fault.number("after_bytes")))
+        self.cpu.load(written)
+        self._was_flashed = True
         self.core.start()
+        wrong = first_difference(image, self.cpu.memory)
+        return {} if wrong is None else {"wrong": wrong}
+
+    def _do_flashing(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Somebody is about to flash the board, in whichever way."""
+        if not self.options.faults:
+            return {}
+        self._true_seconds()
+        was_locked = self.faults.chip_locked()
+        self.faults.begin_flashing()
+        controller = self.cpu.flash_controller
+        if controller is not None and self.faults.chip_locked() != was_locked:
+            self.core.give_up()
+            (controller.erase_chip if was_locked else controller.protect)()
         return {}
+
+    def _connect_faults(self, board: Board) -> None:
+        other = next(name for name in board_ids() if name != board.id)
+        self.serial = SerialFaults(self.faults, baud=board.link.baud, other_board=other)
+        self.serial.on_reset = self.cpu.request_reset
+        self.serial.on_move = self._pty.move
+        self._pty.to_host, self._pty.to_board = self.serial.to_host, self.serial.to_board
+        self.faults.on_change = self.serial.restart
+        self.cpu.on_flash_change = self._flash_changes
+        self.probe.vanishes = self.faults.probe_vanishes
+
+    def _flash_changes(self, size_bytes: int) -> None:
+        if self.faults.supply_fails(size_bytes):
+            self.cpu.stop()  # nothing more is written; the rest waits for the core's thread to end
+            threading.Thread(target=self._do_power_cycle, args=({},), daemon=True).start()
 
     def _do_reset(self, request: dict[str, Any]) -> dict[str, Any]:
         self.core.give_up()
@@ -130,6 +187,7 @@ class Server:
 
     def _do_power_cycle(self, request: dict[str, Any]) -> dict[str, Any]:
         self._set_power(on=False)
+        self.faults.power_cycled()
         self._set_power(on=True)
         return {}
 
@@ -146,8 +204,16 @@ class Server:
                 self.core.start()
 
     def _pin_changed(self, change: PinChange) -> None:
-        if (change.port, change.pin) == self._trigger and self.meter is not None:
-            self.meter.pin_changed(change.cycle, change.level)
+        if (change.port, change.pin) != self._trigger:
+            return
+        if change.level and self.options.faults and (strike := self.serial.take_strike()):
+            blocks = int(strike.number("after_blocks"))
+            self.cpu.strike(hangs=strike.name == "hang", after_blocks=blocks)
+        if self.meter is not None:
+            stuck_at = self.faults.trigger_stuck_at()
+            self.meter.pin_changed(change.cycle, change.level if stuck_at is None else stuck_at)
+            if change.level and (lost := self.faults.lost_samples()):
+                self.meter.drop_samples(lost)
 
     def _is_at_rest(self) -> bool:
         return self._state() != "running"
@@ -162,14 +228,30 @@ class Server:
         return {}
 
     def _do_now(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Seconds that the core has run since the board exists; it pauses to be asked."""
+        """True seconds that the core has run since the board exists.
+
+        A program that has just answered comes to rest by itself; another one pauses to be asked.
+        """
+        deadline = time.monotonic() + _REST_S
+        while not self._is_at_rest() and time.monotonic() < deadline:
+            time.sleep(_REST_S / 1000)
+        return {"seconds": self._true_seconds()}
+
+    def _true_seconds(self) -> float:
+        cycles = self._cycles_ever()
+        seconds = (cycles - self._true_cycles) / self.cpu.board.mcu.clock_hz
+        self._true_s += seconds * self.faults.clock_factor()
+        self._true_cycles = cycles
+        return self._true_s
+
+    def _cycles_ever(self) -> int:
         with self._pty.at_rest:
             waits = bool(self._pty.waiting)
             cycles = self.cpu.cycles_ever() if waits else 0
         if not waits:
             with self.core.at_rest():
                 cycles = self.cpu.cycles_ever()
-        return {"seconds": cycles / self.cpu.board.mcu.clock_hz}
+        return cycles
 
     def _do_state(self, request: dict[str, Any]) -> dict[str, Any]:
         with self._pty.at_rest:

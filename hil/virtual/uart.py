@@ -33,6 +33,9 @@ class Pty:
         self.at_rest = threading.Lock()  # held, it keeps a board that waits from going on
         self.stops_waiting: Callable[[], bool] = lambda: False
         self.on_match: Callable[[], None] = lambda: None
+        # what becomes of bytes on their way to the host and to the board
+        self.to_host: Callable[[bytes], bytes] = lambda data: data
+        self.to_board: Callable[[bytes], bytes] = lambda data: data
         self._until = b""
         self._tail = b""
         self._pending = bytearray()
@@ -50,6 +53,19 @@ class Pty:
         self._until, self._tail = until, b""
         self.waiting = ""
 
+    def move(self) -> None:
+        """The port vanishes with what it holds, and another is there; from the core's thread."""
+        board_end, host_end = os.openpty()
+        tty.setraw(host_end)
+        os.set_blocking(board_end, False)
+        with self._pending_lock:
+            self._pending.clear()
+            self.port = os.ttyname(host_end)  # first: whoever sees the old one vanish asks for it
+            for new, old in ((board_end, self._board_end), (host_end, self._host_end)):
+                os.dup2(new, old, inheritable=False)  # who waits for the old one keeps its number
+                os.close(new)
+        self._received.clear()
+
     def close(self) -> None:
         """Gives back what the operating system holds for it; the last call."""
         for end in (self._board_end, self._host_end, self._wake_read, self._wake_write):
@@ -63,8 +79,9 @@ class Pty:
 
     def write(self, data: bytes) -> None:
         """See Console.write."""
+        sent = self.to_host(data)
         with self._pending_lock:
-            self._pending += data
+            self._pending += sent
         self.drain()
         while len(self._pending) > MAX_PENDING_BYTES and not self.stops_waiting():
             self._wait("reader")
@@ -79,7 +96,7 @@ class Pty:
         """See Console.receive."""
         while not self._received:
             try:
-                self._received += os.read(self._board_end, 4096)
+                self._received += self.to_board(os.read(self._board_end, 4096))
             except BlockingIOError:
                 if not wait or self.stops_waiting():
                     return None
