@@ -16,11 +16,13 @@ from typing import Literal
 from hil.board import board_ids, get_board
 from hil.errors import HilError
 from hil.lab import VIRTUAL, PlaceEntry, lab_path, open_place, read_lab
-from hil.ports import attached_ports, resolve_port
+from hil.locks import lock_dir
+from hil.ports import USB_DEVICES, attached_ports, resolve_port
 
 #: Python packages that only some work needs, with that work.
 PACKAGES = (
     ("platformio", "building firmware"),
+    ("pyocd", "flashing boards, real and virtual"),
     ("scons", "building firmware"),
     ("unicorn", "virtual boards"),
     ("capstone", "virtual boards"),
@@ -29,6 +31,22 @@ PACKAGES = (
     ("torch", "hil search"),
     ("optuna", "hil search with tpe or nsga2"),
 )
+
+
+#: What may be on a bench, by vendor or by vendor and product; as boards/60-hil.rules has them.
+BENCH_DEVICES = {
+    "1366": "a J-Link",
+    "0d28:0204": "a DAPLink",
+    **{f"0483:{product}": "an ST-LINK" for product in ("3748", "374b", "374e", "374f", "3752")},
+    **{f"16d0:{product}": "a Joulescope" for product in ("0e88", "10ba", "135a")},
+}
+
+RULES = "60-hil.rules"
+USB_RULES = (
+    f"sudo cp boards/{RULES} /etc/udev/rules.d/ && sudo udevadm control --reload && "
+    "sudo udevadm trigger; then be in the groups plugdev and dialout, and log in again"
+)
+_RULES_DIRS = ("/etc/udev/rules.d", "/lib/udev/rules.d", "/usr/lib/udev/rules.d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +68,9 @@ def examine() -> list[Finding]:
         *_boards(),
         *_virtual_places(),
         *_lab(),
+        _locks(),
         *_probes(),
+        *_usb_access(),
         _folder("HIL_MODELS", "real .tflite models, for the tests"),
         _folder("HIL_DATA", "real data sets, for the tests"),
     ]
@@ -125,7 +145,7 @@ def _lab() -> list[Finding]:
                 "optional",
                 str(path),
                 "not there: virtual places only",
-                "to use a physical board, name it there; hil/lab.py says how",
+                "to use physical boards, plug them in and run: hil lab scan",
             )
         ]
     try:
@@ -186,23 +206,46 @@ def _probes() -> list[Finding]:
         )
         for port in attached_ports()
     ]
-    tools = {get_board(board).flash.method for board in board_ids()}
-    for tool in sorted(tools):
+    tools = {get_board(board).flash.method for board in board_ids()} | {"uhubctl"}
+    for tool in sorted(tools - {"pyocd"}):  # pyOCD is one of the packages
         program = {"jlink": "JLinkExe"}.get(tool, tool)
+        use = "switches sockets of USB hubs" if tool == "uhubctl" else "flashes physical boards"
         if shutil.which(program):
-            findings.append(Finding("ok", program, "flashes physical boards"))
+            findings.append(Finding("ok", program, use))
         else:
-            findings.append(
-                Finding(
-                    "optional",
-                    program,
-                    "not installed: physical boards that need it cannot be flashed",
-                    {"openocd": "sudo apt-get install openocd", "pyocd": "pip install pyocd"}.get(
-                        tool, "install SEGGER's J-Link software"
-                    ),
-                )
+            mend = {"jlink": "install SEGGER's J-Link software"}.get(
+                tool, f"sudo apt-get install {tool}"
             )
+            seen = f"not installed; it {use}"
+            findings.append(Finding("optional", program, seen, mend))
     return findings
+
+
+def _usb_access() -> list[Finding]:
+    """Whether this user may open the probes and meters that are on USB; Linux only."""
+    findings = []
+    for device in sorted(USB_DEVICES.glob("*")):
+        try:
+            ids = [(device / name).read_text().strip() for name in ("idVendor", "idProduct")]
+            bus, number = (int((device / name).read_text()) for name in ("busnum", "devnum"))
+        except (OSError, ValueError):  # an interface, or just unplugged
+            continue
+        node = f"/dev/bus/usb/{bus:03}/{number:03}"
+        kind = BENCH_DEVICES.get(ids[0]) or BENCH_DEVICES.get(":".join(ids))
+        if kind is not None and not os.access(node, os.R_OK | os.W_OK):
+            seen = f"{':'.join(ids)}, {node} may not be opened by this user"
+            findings.append(Finding("missing", f"USB access to {kind}", seen, USB_RULES))
+    if not findings and not any(Path(folder, RULES).is_file() for folder in _RULES_DIRS):
+        seen = f"{RULES} is not installed: probes and hubs may be out of reach without root"
+        findings.append(Finding("optional", "USB access", seen, USB_RULES))
+    return findings or [Finding("ok", "USB access", "to every probe and meter that is on USB")]
+
+
+def _locks() -> Finding:
+    try:
+        return Finding("ok", "locks of places", f"in {lock_dir()}")
+    except HilError as error:
+        return Finding("missing", "locks of places", str(error), "set HIL_LOCKS")
 
 
 def _folder(variable: str, purpose: str) -> Finding:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from hil import flash
 from hil.build import Firmware, build
+from hil.doctor import USB_RULES
 from hil.energy import SHORTEST_WINDOW_US, measure_windows
 from hil.errors import (
     BuildError,
@@ -49,10 +50,6 @@ CLOCK_S = 1.0  # over which a board's clock is compared with this machine's
 VIRTUAL_CLOCK_S = 0.02  # emulated seconds are exact, and cost more
 RESTARTED_S = 1.0  # firmware that has started meanwhile says nothing more
 _INFERENCES_AT_ONCE = 20
-_RULES = (
-    "sudo cp boards/99-hil.rules /etc/udev/rules.d/ && sudo udevadm control --reload && "
-    "sudo udevadm trigger; then be in the groups plugdev and dialout"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +276,7 @@ class _Steps:
 #: What to do about an error, by its type; the first that fits.
 _MENDS: tuple[tuple[type[HilError], str], ...] = (
     (ChipLocked, "if what it holds may go, unlock it by hand: pyocd erase --mass"),
-    (ProbeGone, f"is it plugged in and `probe` right (hil lab scan lists them)? {_RULES}"),
+    (ProbeGone, f"is it plugged in and `probe` right (hil lab scan lists them)? {USB_RULES}"),
     (BuildError, "hil doctor says what is not installed"),
     (FlashError, "hil doctor says which tools are missing; the words above are the tool's"),
     (WrongBoard, "cables are mixed up, or `port` is another board's: hil lab scan"),
@@ -290,10 +287,10 @@ _MENDS: tuple[tuple[type[HilError], str], ...] = (
     (ClockMismatch, "is the crystal that the port's clock tree expects fitted on this board?"),
     (TriggerError, "wire the trigger pin (boards/README.md) and a ground to the meter's input"),
     (SamplesLost, "plug the meter into a socket of its own, without a hub"),
-    (MeterError, f"is it plugged in, does nobody else use it? {_RULES}"),
+    (MeterError, f"is it plugged in, does nobody else use it? {USB_RULES}"),
     (PowerError, "hil/lab.py describes [places.NAME.power]; boards/BENCH.md which hubs work"),
     (FirmwareMismatch, "does the probe flash the board that this port belongs to? hil lab scan"),
-    (LinkError, f"plug it in; hil boards lists what is attached; {_RULES}"),
+    (LinkError, f"plug it in; hil boards lists what is attached; {USB_RULES}"),
 )
 
 

@@ -323,7 +323,7 @@ def _look_at(
         note = _joined(
             note,
             "pyOCD does not list its probe: J-Links need SEGGER's software, others udev rules "
-            "(boards/99-hil.rules)",
+            "(boards/60-hil.rules)",
         )
     if (switch := find_switch(port.location or "")) is not None:
         table["power"] = {"kind": "uhubctl", "location": switch.location, "port": switch.port}

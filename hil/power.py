@@ -215,7 +215,7 @@ def _write_disable(setting: Setting, path: Path) -> None:
         ) from None
     except OSError as error:
         raise setting.failed(
-            f"{path}: {error.strerror}; boards/99-hil.rules lets the group plugdev write it"
+            f"{path}: {error.strerror}; boards/60-hil.rules lets the group plugdev write it"
         ) from None
     if found != text:
         raise setting.failed(f"{path} holds {found!r} after {text!r} was written")

@@ -186,7 +186,7 @@ def test_sysfs_says_what_is_missing(tmp_path, monkeypatch):
 
     make_port(tmp_path, "1-1.4", 2).unlink()
     (tmp_path / "1-1.4:1.0" / "1-1.4-port2" / "disable").mkdir()  # as unwritable for root, too
-    with pytest.raises(PowerError, match=r"99-hil\.rules"):
+    with pytest.raises(PowerError, match=r"60-hil\.rules"):
         set_power(entry, False, place="desk")
 
 
