@@ -284,15 +284,16 @@ def _energy(place: Place, runner: Runner, latency_us: float, procedure: Procedur
     if meter is None:
         return energy.estimate(place.board.supply, latency_us)
     times = procedure.repeats
-    inferences = math.ceil(energy.SHORTEST_WINDOW_US / max(latency_us, 0.1))
-    if inferences == 1 or not runner.keeps_inputs:
+    if latency_us >= energy.SHORTEST_WINDOW_US or not runner.keeps_inputs:
         clock_hz = place.board.mcu.clock_hz
         found = energy.measure_windows(meter, [lambda: runner.run(1)[0] / clock_hz] * times)
         return energy.summary([window.energy_uj for window in found], found, energy.label(place))
 
+    inferences = math.ceil(energy.LOOP_US / max(latency_us, 0.1))
+    beside_us = runner.loop_us(1)  # its time stamps stand around more than the loop
+
     def loop() -> float:
-        runner.loop(inferences)
-        return inferences * latency_us * 1e-6
+        return (runner.loop_us(inferences) - beside_us) * 1e-6
 
     # The loop copies the inputs, too: its mean power is that of an inference, its length is not.
     found = energy.measure_windows(meter, [loop] * times, exact=False)
@@ -334,12 +335,13 @@ class Runner:
             self._filled = False
         return samples
 
-    def loop(self, inferences: int) -> None:
-        """Inferences one after another in one window of the trigger pin."""
-        self._wire.mlperf(f"infer {inferences} 0", timeout_s=inferences * self._timeout_s)
-        done, _, _ = self._wire.window()
+    def loop_us(self, inferences: int) -> int:
+        """Microseconds of inferences one after another in one window of the trigger pin."""
+        self._wire.mlperf(f"infer {inferences} 0", timeout_s=self._timeout_s)
+        done, start_us, end_us = self._wire.window()
         if done != inferences:
             raise WireError(f"{inferences} inferences were asked for", f"inferences={done}")
+        return end_us - start_us
 
     def layers(self) -> list[int]:
         """Cycles of each layer of one inference."""
