@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from hil.console import print_json, printable, say, split_names, status_line, st
 from hil.errors import BoardNotFound, UsageError
 
 if TYPE_CHECKING:
-    from hil.health import Quarantine
+    from hil.health import Ledger, Quarantine
     from hil.lab import Lab
     from hil.lab_check import Check
     from hil.lab_scan import Scan
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 lab = typer.Typer(
     name="lab",
-    help="The places of lab.toml: find what is plugged in, prove it, end a quarantine.",
+    help="The places of lab.toml: find what is plugged in, prove it, see how it has fared.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -185,6 +186,64 @@ def release(
         for name in places:
             was = "is in use again" if ledger.release(name) else "was not in quarantine"
             _line(f"{name} {was}")
+
+
+@lab.command()
+def health(
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PLACE]...", help="Or tag:WORD.  [default: all of lab.toml]"),
+    ] = None,
+    lines: Annotated[
+        int, typer.Option("--lines", min=0, max=2000, help="Last lines of each place.")
+    ] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """What went wrong at places, what was done about it, and how worn their flash is."""
+    from hil.health import Ledger
+    from hil.lab import board_of, chosen_places, read_lab
+
+    lab = read_lab()
+    names = chosen_places(places, lab) if places else sorted(lab.places)
+    for name in names:
+        board_of(name, lab)
+    with Ledger() as ledger:
+        found = [_health(ledger, name, lines) for name in names]
+    if as_json:
+        print_json(found)
+        return
+    for place in found:
+        _show_health(place)
+
+
+def _health(ledger: Ledger, name: str, lines: int) -> dict[str, Any]:
+    """What the ledger knows of a place, as it is in the JSON."""
+    quarantine = ledger.quarantines().get(name)
+    return {
+        "place": name,
+        "quarantine": asdict(quarantine) if quarantine else None,
+        "failures_in_row": ledger.failures_in_row(name),
+        "wear": asdict(ledger.wear(name)),
+        "totals": [asdict(total) for total in ledger.totals(name)],
+        "lines": [asdict(line) for line in ledger.events(name, limit=lines)] if lines else [],
+    }
+
+
+def _show_health(place: dict[str, Any]) -> None:
+    wear, quarantine = place["wear"], place["quarantine"]
+    _line(
+        f"{place['place']}: {place['failures_in_row']} failures in a row; {wear['loads']:,} images "
+        f"loaded, {wear['erased_sectors']:,} sectors erased, {wear['written_bytes']:,} B written"
+    )
+    if quarantine:
+        _line(f"  in quarantine since {quarantine['since']}: {quarantine['reason']}")
+    for total in place["totals"]:
+        what = f"{total['event']} {total['error']}".strip()
+        _line(f"  {total['count']:>6,} x {what}, last {total['last_at']}")
+    for line in place["lines"]:
+        what = f"{line['event']} {line['error']}".strip()
+        action = f"; {line['action']}" if line["action"] else ""
+        _line(f"  {line['at']}  {what}: {line['detail']}{action}")
 
 
 def _places(lab: Lab, quarantines: dict[str, Quarantine]) -> list[dict[str, Any]]:

@@ -193,6 +193,22 @@ def test_a_quarantine_ends_when_somebody_says_so(hil):
     assert "quarantine" not in hil("boards")[1]
 
 
+def test_health_shows_what_the_ledger_has_of_a_place(hil):
+    with Ledger() as ledger:
+        ledger.add("twin", "fault", "nothing came", "reset", error="LinkTimeout")
+        ledger.add_wear("twin", erased_sectors=3, written_bytes=12288)
+
+    code, out, _ = hil("lab", "health")
+
+    assert code == 0
+    assert "twin: 0 failures in a row; 1 images loaded, 3 sectors erased, 12,288 B" in out
+    assert "1 x fault LinkTimeout" in out
+    assert "fault LinkTimeout: nothing came; reset" in out
+    (place,) = json.loads(hil("lab", "health", "twin", "--lines", "0", "--json")[1])
+    assert (place["lines"], place["totals"][0]["count"]) == ([], 1)
+    assert hil("lab", "health", "nobody")[0] == 2
+
+
 def test_boards_shows_who_has_a_place_since_when(hil):
     with lock_of("twin"), SlotLock(NRF, "nrf52840_dk"):
         _, out, _ = hil("boards")
