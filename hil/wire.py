@@ -13,6 +13,7 @@ number passes with a probability of 2**-32, and nothing that is repeated passes 
 
 from __future__ import annotations
 
+import math
 import re
 import time
 import zlib
@@ -32,6 +33,7 @@ RESTART_WATCH_S = 1.0  # how long a board that restarted is watched for doing so
 LOOPED_STARTS = 3  # as many within that time are a loop
 #: Share of bytes that are no text above which what came is garbled: a wrong rate gives over half.
 GARBLED_SHARE = 0.1
+MOST_GARBLED_BYTES = 64  # at a start, where a few are usual; with more nobody waits for others
 
 _TEXT = frozenset(b"\t\r\n") | frozenset(range(0x20, 0x7F))
 _FAULT = re.compile(rb"e-\[fault (.*)\]$")
@@ -202,7 +204,7 @@ class Wire:
         self._link, self._place, self._nonce = link, place, nonce
         self._received = b""  # not yet a whole line
         self._last = b""  # for the message of a timeout
-        self._bytes = self._odd_bytes = 0  # since the last command; odd ones are no text
+        self._begin_waiting()
         self._said = 0  # CRC of the session so far
         self._in_session = False  # hello was answered
         self._starts = 0  # that nobody asked for
@@ -211,7 +213,7 @@ class Wire:
         """Returns when the firmware has started and is ready for a command."""
         deadline = time.monotonic() + timeout_s
         booted = False
-        self._begin_waiting()
+        self._begin_waiting(most_garbled=MOST_GARBLED_BYTES)
         while True:
             line = self._line(deadline, timeout_s, "boot message")
             if isinstance(line, Starting):
@@ -406,8 +408,9 @@ class Wire:
                 return WireError(seen, "m-timestamp-mode-...")
         return ResetLoop(self._place, f"it has started {starts} times while it answered {verb!r}")
 
-    def _begin_waiting(self) -> None:
-        self._bytes = self._odd_bytes = 0
+    def _begin_waiting(self, most_garbled: float = math.inf) -> None:
+        self._bytes = self._odd_bytes = 0  # since then; odd ones are no text
+        self._most_garbled = most_garbled
 
     def _line(self, deadline: float, timeout_s: float, waiting_for: str) -> Line:
         # The deadline holds for a board that chatters, too: it is checked before every line.
@@ -416,8 +419,9 @@ class Wire:
             self._last = (self._last + data)[-200:]
             self._bytes += len(data)
             self._odd_bytes += sum(byte not in _TEXT for byte in data)
-            if remaining(deadline) == 0.0:
-                is_garbled = self._odd_bytes > GARBLED_SHARE * self._bytes
+            is_garbled = self._odd_bytes > GARBLED_SHARE * self._bytes
+            is_hopeless = is_garbled and self._bytes >= self._most_garbled
+            if remaining(deadline) == 0.0 or is_hopeless:
                 kind = LinkGarbled if is_garbled else LinkTimeout
                 raise kind(self._link.port, timeout_s, self._last, waiting_for)
             self._received += data

@@ -221,6 +221,13 @@ def test_bytes_that_are_no_text_are_garbled():
         wire.Wire(FakeLink(lambda command: [], rows), "desk").wait_boot(0.02)
 
 
+def test_nobody_waits_for_the_end_of_many_bytes_that_are_no_text():
+    rows = [b"\xf8\x80\x00m" * 16]
+
+    with pytest.raises(LinkGarbled):
+        wire.Wire(FakeLink(lambda command: [], rows), "desk").wait_boot(1e9)
+
+
 def test_a_little_noise_before_silence_is_still_silence():
     rows = [b"\xff\x00", *BOOT[:1] * 2]
 
