@@ -16,7 +16,7 @@ from typing import Any, Literal
 from hil import flash
 from hil.build import Firmware, build
 from hil.doctor import USB_RULES
-from hil.energy import SHORTEST_WINDOW_US, measure_windows
+from hil.energy import LOOP_US, measure_windows
 from hil.errors import (
     BuildError,
     ChipLocked,
@@ -220,13 +220,8 @@ class _Steps:
         if runner is None:
             raise _Skipped("needs a board that answers")
         latency_us = runner.run(1)[0] / place.board.mcu.clock_hz * 1e6
-        inferences = math.ceil(SHORTEST_WINDOW_US / latency_us)
-
-        def run() -> float:
-            runner.loop(inferences)
-            return inferences * latency_us * 1e-6
-
-        (window,) = measure_windows(meter, [run], exact=False)
+        inferences = math.ceil(LOOP_US / latency_us)
+        (window,) = measure_windows(meter, [lambda: runner.loop_us(inferences) * 1e-6], exact=False)
         return (
             f"{meter.name} sees one window with {window.energy_uj:.3g} uJ, and "
             f"{window.idle_uw / 1000:,.2f} mW before and after"
