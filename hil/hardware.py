@@ -81,6 +81,7 @@ class HardwarePlace:
 
     def flash(self, elf: Path) -> None:
         """Programs, verifies and starts an image; raises FlashError."""
+        _ = self.meter  # whose opening gives the board its supply, if it comes through the meter
         flash.program(
             self.board,
             elf,

@@ -29,6 +29,7 @@ BAUD = 3_686_400
 RATE_HZ = 5_000
 PERIOD_S = 1 / RATE_HZ
 SUPPLY_MV = range(1800, 3301)
+MAX_MA = 50
 SAMPLES_PER_TIMESTAMP = 1000
 TIMESTAMP_MS = SAMPLES_PER_TIMESTAMP * 1000 // RATE_HZ
 
@@ -80,8 +81,9 @@ class Decoder:
                 self._check_time(1000 * int(match[1]) + int(match[2]))
             elif line == b"end" or line.endswith(b"Acquisition completed"):
                 self.ended = True
-            elif line.startswith((b"error", b"PowerShield > err", b"overcurrent")):
-                raise MeterError(self._meter, f"reports {_text(line)!r}")
+            elif line.startswith((b"error", b"PowerShield > err")):
+                hint = f"; it supplies {MAX_MA} mA at most" if b"overcurrent" in line else ""
+                raise MeterError(self._meter, f"reports {_text(line)!r}{hint}")
             elif line and not self.ended and not _ANSWER.match(line):
                 raise self._noise(line)
         return energies, events

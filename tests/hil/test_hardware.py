@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hil import flash, hardware, ports
+from hil import flash, hardware, meters, ports
 from hil.board import get_board
 from hil.errors import LinkError, MeterError, PowerError
 from hil.hardware import HardwarePlace
@@ -37,6 +37,17 @@ def place_of(usb, **values):
 def switch(usb, on="(usb / 'port').touch()"):
     off = "(usb / 'port').unlink()"
     return PowerEntry("command", on=script(usb, on), off=script(usb, off), off_s=0)
+
+
+def test_a_board_behind_a_meter_has_its_supply_before_it_is_flashed(usb, monkeypatch, tmp_path):
+    done = []
+    monkeypatch.setattr(meters, "open_meter", lambda kind, **given: done.append(kind))
+    monkeypatch.setattr(flash, "program", lambda *_, **given: done.append("flashed"))
+    place = place_of(usb, meter=MeterEntry("joulescope", serial="1234"))
+
+    place.flash(tmp_path / "x.elf")
+
+    assert done == ["joulescope", "flashed"]
 
 
 def test_nothing_is_missing_while_port_and_probe_are_there(usb):
