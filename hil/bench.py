@@ -181,6 +181,7 @@ def build_model(
     *,
     engine: str,
     options: EngineOptions,
+    mlperf: bool = False,
     models_dir: Path | None = None,
 ) -> tuple[Firmware, Manifest]:
     """The firmware of a model and the manifest of its C, as in `measure_model`."""
@@ -199,7 +200,7 @@ def build_model(
             out_dir=model_dir,
             options=options,
         )
-        built = build(model_dir, board), read_manifest(model_dir)
+        built = build(model_dir, board, mlperf=mlperf), read_manifest(model_dir)
     forget_oldest(folder)
     return built
 

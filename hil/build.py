@@ -89,6 +89,7 @@ def build(
     model_dir: Path,
     board: Board,
     *,
+    mlperf: bool = False,
     builds_dir: Path = BUILDS_DIR,
     jobs: int = 2,
     timeout_s: float = 300.0,
@@ -100,6 +101,7 @@ def build(
     Args:
         model_dir: folder of C with a manifest.json.
         board: one of boards/; PlatformIO's environment has its id.
+        mlperf: whether it takes inputs as MLPerf Tiny's data sets hold them; a kB more of code.
         builds_dir: where finished builds are kept.
         jobs: compilers at once.
         timeout_s: for the whole build, waiting for another one included.
@@ -111,7 +113,7 @@ def build(
     """
     model_dir = model_dir.resolve()
     recipe = read_recipe(model_dir)
-    parts = parts_id(recipe, board)
+    parts = parts_id(recipe, board, mlperf=mlperf)
     build_id = _build_id(parts, model_dir, recipe)
     finished = builds_dir / board.id / build_id
     if f"[env:{board.id}]" not in (FIRMWARE_DIR / "platformio.ini").read_text(encoding="utf-8"):
@@ -125,7 +127,8 @@ def build(
         with _lock(finished.with_suffix(".lock"), deadline, what) as lock:
             if not finished.is_dir():
                 parts_dir = finished.with_name(f"parts-{parts}")
-                _Work(what, model_dir, board, finished, parts_dir, jobs).run(deadline, lock)
+                work = _Work(what, model_dir, board, mlperf, finished, parts_dir, jobs)
+                work.run(deadline, lock)
         forget_oldest(finished.parent)
     return _read_firmware(finished, board.id, build_id)
 
@@ -137,6 +140,7 @@ class _Work:
     what: str
     model_dir: Path
     board: Board
+    mlperf: bool
     finished: Path
     parts: Path
     jobs: int
@@ -189,6 +193,8 @@ class _Work:
         if self.parts.is_dir():
             os.utime(self.parts)
             inherited["HIL_PARTS_DIR"] = str(self.parts)
+        if self.mlperf:
+            inherited["HIL_MLPERF_DATA"] = "1"
         return inherited | {
             "HIL_MODEL_DIR": str(self.model_dir),
             "HIL_BUILD_ID": self.finished.name,
@@ -261,13 +267,14 @@ def _failure(what: str, board: Board, log: str, log_path: Path) -> BuildError | 
     return BuildError(f"{what} for {board.id}", text.replace(f"{ROOT}/", ""), log_path)
 
 
-def parts_id(recipe: Recipe, board: Board) -> str:
+def parts_id(recipe: Recipe, board: Board, *, mlperf: bool = False) -> str:
     """16 hexadecimal digits of a hash over all that a build takes, but for the model."""
     digest = hashlib.sha256()
     _add(digest, "compiler", compiler_version().encode())
     _add(digest, "board", board.sha256.encode())
     flags = (recipe.flags, recipe.source_dirs, recipe.include_dirs)
     _add(digest, "flags", repr(flags).encode())
+    _add(digest, "mlperf", repr(mlperf).encode())
     folders = ["src", "include", "ld", "platform", "kernels", f"ports/{board.build.family}"]
     for folder in [*folders, *recipe.source_dirs]:
         for path in _files(FIRMWARE_DIR / folder):

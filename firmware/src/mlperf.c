@@ -8,73 +8,14 @@
 
 #include "bench.h"
 #include "commands.h"
+#include "mlperf_data.h"
 #include "model.h"
 #include "port.h"
 
 enum { DEFAULT_INFERENCES = 1, DEFAULT_WARM_UPS = 10, ECHOED_CHARS = 32 };
 
-/* What the bytes of `db` are: those of the input tensor, or pixels from 0 to 255, or little-endian float32 values. */
-typedef enum { TENSOR, PIXELS, FLOATS } form_t;
-
-/* Models of the benchmark by how their names start. The runner knows them by this name, and its data sets hold `form`; both
- * conversions, and what is told as the result, are those of the benchmark's reference implementations. Neither is timed. */
-typedef struct {
-    const char *name;
-    form_t form;
-    bool reconstructs; /* the result is how far the output is from the input */
-} benchmark_t;
-
-static const benchmark_t benchmarks[] = {
-    {"ad01", FLOATS, true},  {"ic01", PIXELS, false},  {"ic02", PIXELS, false},   {"kws01", TENSOR, false},
-    {"vww01", PIXELS, false}, {"sww01", TENSOR, false}, {"strww01", TENSOR, false},
-};
-
 static uint32_t db_expected, db_received; /* bytes of the running `db load` */
 static mlperf_window_t last_window;
-static float *floats;                     /* what `db` brought, in the form FLOATS */
-
-static bool starts_with(const char *text, const char *start)
-{
-    while (*start != '\0' && *text == *start) {
-        text++;
-        start++;
-    }
-    return *start == '\0';
-}
-
-/* The benchmark that the model is one of, or one without a name. Conversions are from and to one int8 tensor. */
-static benchmark_t benchmark(void)
-{
-    bool converts = model_info.input_count == 1 && model_input(0).dtype == MODEL_S8;
-    for (uint32_t i = 0; i < sizeof benchmarks / sizeof benchmarks[0]; i++) {
-        if (starts_with(model_info.name, benchmarks[i].name)) {
-            benchmark_t found = benchmarks[i];
-            if (!converts) {
-                found.form = TENSOR;
-            }
-            found.reconstructs = found.reconstructs && converts && model_output(0).dtype == MODEL_S8 &&
-                                 model_output(0).bytes == model_input(0).bytes;
-            return found;
-        }
-    }
-    return (benchmark_t){NULL, TENSOR, false};
-}
-
-/* The int8 of a real value: rounded half away from zero, cut off at the ends of the type. */
-static uint8_t quantised(float value, model_io_t io)
-{
-    float steps = value / io.scale;
-    if (!(steps > -512.0f)) { /* a NaN, too */
-        steps = -512.0f;
-    }
-    if (steps > 512.0f) {
-        steps = 512.0f;
-    }
-    int32_t whole = (int32_t)steps;
-    float rest = steps - (float)whole; /* exact */
-    whole += (rest >= 0.5f) - (rest <= -0.5f) + io.zero_point;
-    return (uint8_t)(whole < INT8_MIN ? INT8_MIN : whole > INT8_MAX ? INT8_MAX : whole);
-}
 
 /* Microseconds in 64 bits: the chip's timer wraps after 71 minutes, of which one is noticed per call. */
 static uint64_t lap_us(void)
@@ -127,36 +68,15 @@ static void name(const wire_command_t *command)
 static void profile(const wire_command_t *command)
 {
     (void)command;
-    const char *known = benchmark().name;
     wire_text("m-profile-[ULPMark for tinyML Firmware V0.0.1]\r\nm-model-[");
-    wire_text(known != NULL ? known : model_info.name);
+    wire_text(mlperf_data_model());
     wire_text("]\r\n");
 }
 
 static void help(const wire_command_t *command)
 {
     (void)command;
-    wire_text("name\r\ntimestamp\r\nprofile\r\ndb load N\r\ndb HEX\r\ndb print\r\n"
-              "infer [N [WARM-UPS]]\r\nresults\r\nrig VERB ... CRC\r\n");
-}
-
-/* Mean of (output - input)^2 against the floats that `db` brought. */
-static void reconstruction_error(void)
-{
-    model_io_t input = model_input(0);
-    model_io_t output = model_output(0);
-    float sum = 0.0f;
-    for (uint32_t i = 0; i < output.bytes; i++) {
-        if (floats == NULL || quantised(floats[i], input) != bench_read_input(i)) {
-            wire_text("e-[No result: the inputs did not come by db]\r\n");
-            return;
-        }
-        float difference = output.scale * (float)((int8_t)output.data[i] - output.zero_point) - floats[i];
-        sum += difference * difference;
-    }
-    wire_text("m-results-[");
-    wire_fixed3(sum / (float)output.bytes);
-    wire_text("]\r\n");
+    wire_text("name timestamp profile db infer results rig\r\n");
 }
 
 static void results(const wire_command_t *command)
@@ -166,8 +86,7 @@ static void results(const wire_command_t *command)
         wire_text("e-[No inference yet]\r\n");
         return;
     }
-    if (benchmark().reconstructs) {
-        reconstruction_error();
+    if (mlperf_data_results()) {
         return;
     }
     const char *separator = "m-results-[";
@@ -224,7 +143,7 @@ static void infer(const wire_command_t *command)
     uint32_t warm_ups = DEFAULT_WARM_UPS;
     if ((command->count > 1 && !wire_parse_u32(command->token[1], &count)) ||
         (command->count > 2 && !wire_parse_u32(command->token[2], &warm_ups))) {
-        wire_text("e-[infer takes a number of inferences and one of warm-ups]\r\n");
+        wire_text("e-[infer takes numbers: inferences, warm-ups]\r\n");
         return;
     }
     if (db_received != db_expected) {
@@ -237,7 +156,7 @@ static void infer(const wire_command_t *command)
     }
     if (count == 0 || warm_ups > UINT32_MAX - count || !bench_inputs_ready(count + warm_ups)) {
         wire_text(count == 0 ? "e-[Inferences must be more than 0]\r\n"
-                             : "e-[No room for an input store: load the inputs, then infer 1 0]\r\n");
+                             : "e-[Load the inputs before each infer 1 0]\r\n");
         return;
     }
 
@@ -266,8 +185,7 @@ static void infer(const wire_command_t *command)
 
 static void db_load(const wire_command_t *command)
 {
-    bool is_floats = benchmark().form == FLOATS;
-    uint32_t wanted = bench_in_bytes() * (is_floats ? (uint32_t)sizeof(float) : 1);
+    uint32_t wanted = mlperf_data_bytes();
     uint32_t bytes;
     if (command->count < 3 || !wire_parse_u32(command->token[2], &bytes) || bytes == 0) {
         wire_text("e-[db load needs a number of bytes]\r\n");
@@ -276,16 +194,16 @@ static void db_load(const wire_command_t *command)
     /* Whatever becomes of this command: the inputs are no longer those of the last one. */
     db_expected = wanted;
     db_received = 0;
-    floats = is_floats ? bench_spare_ram(wanted) : NULL;
+    mlperf_data_begin();
     if (bytes != wanted) {
         wire_text("e-[Supplied buffer size of ");
         wire_decimal(bytes);
-        wire_text(" is not that of the model's inputs, ");
+        wire_text(", should be ");
         wire_decimal(wanted);
         wire_text("]\r\n");
         return;
     }
-    if (is_floats && floats == NULL) {
+    if (!mlperf_data_has_room()) {
         wire_text("e-[No room for the inputs as float32]\r\n");
         return;
     }
@@ -307,23 +225,9 @@ static void db_print(void)
     wire_end();
 }
 
-/* Byte `offset` of what `db` brings; the last one completes the inputs. */
-static void db_byte(uint32_t offset, uint8_t byte)
-{
-    form_t form = benchmark().form;
-    if (form != FLOATS) {
-        bench_write_input(offset, form == PIXELS ? byte ^ 0x80 : byte); /* 0 becomes -128 */
-        return;
-    }
-    ((uint8_t *)floats)[offset] = byte;
-    for (uint32_t i = 0; offset + 1 == db_expected && i < bench_in_bytes(); i++) {
-        bench_write_input(i, quantised(floats[i], model_input(0)));
-    }
-}
-
 static void db_bytes(const char *digits)
 {
-    if (db_received == db_expected || (benchmark().form == FLOATS && floats == NULL)) {
+    if (db_received == db_expected || !mlperf_data_has_room()) {
         wire_text("e-[More bytes than db load announced]\r\n");
         return;
     }
@@ -339,7 +243,7 @@ static void db_bytes(const char *digits)
             wire_text("e-[Invalid hex digit]\r\n");
             return;
         }
-        db_byte(db_received, (uint8_t)(high << 4 | low));
+        mlperf_data_byte(db_received, (uint8_t)(high << 4 | low));
         db_received++;
     }
     if (db_received == db_expected) {

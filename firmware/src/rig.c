@@ -48,7 +48,7 @@ static void seed(const char *const *argument)
 {
     uint32_t x;
     if (!wire_parse_u32(argument[0], &x)) {
-        refuse("seed", "args", "the seed should be a number below 2^32");
+        refuse("seed", "args", "needs a number below 2^32");
         return;
     }
     x ^= 0x9E3779B9u; /* so that small seeds differ in many bits */
@@ -81,12 +81,12 @@ static void in(const char *const *argument)
         count++;
     }
     if (!wire_parse_u32(argument[0], &offset) || digits[count] != '\0' || count % 2 != 0 || count == 0) {
-        refuse("in", "args", "needs an offset and an even number of hexadecimal digits");
+        refuse("in", "args", "needs an offset and pairs of hexadecimal digits");
         return;
     }
     uint32_t bytes = count / 2;
     if (bytes > WIRE_CHUNK_BYTES || offset > bench_in_bytes() || bytes > bench_in_bytes() - offset) {
-        refuse("in", "args", "more than 256 bytes, or beyond the end of the inputs");
+        refuse("in", "args", "more than 256 bytes, or beyond the end");
         return;
     }
     for (uint32_t i = 0; i < bytes; i++) {
@@ -102,11 +102,11 @@ static void run(const char *const *argument)
 {
     uint32_t repeats;
     if (!wire_parse_u32(argument[0], &repeats) || repeats == 0) {
-        refuse("run", "args", "the number of inferences should be at least 1");
+        refuse("run", "args", "needs a number above 0");
         return;
     }
     if (!bench_inputs_ready(repeats)) {
-        refuse("run", "state", "no room for an input store: write the inputs before each single inference");
+        refuse("run", "state", "write the inputs before each inference");
         return;
     }
     for (uint32_t i = 0; i < repeats; i++) {
@@ -126,7 +126,7 @@ static void layers(const char *const *argument)
         return;
     }
     if (!bench_inputs_ready(1)) {
-        refuse("layers", "state", "no room for an input store: write the inputs before each single inference");
+        refuse("layers", "state", "write the inputs before each inference");
         return;
     }
     const uint64_t *cycles = bench_run_layers();
@@ -146,11 +146,11 @@ static void out(const char *const *argument)
         return;
     }
     if (bytes > WIRE_CHUNK_BYTES || offset > bench_out_bytes() || bytes > bench_out_bytes() - offset) {
-        refuse("out", "args", "more than 256 bytes, or beyond the end of the outputs");
+        refuse("out", "args", "more than 256 bytes, or beyond the end");
         return;
     }
     if (!bench_outputs_valid()) {
-        refuse("out", "state", "no inference since reset or since the inputs were written");
+        refuse("out", "state", "no inference of these inputs yet");
         return;
     }
     wire_rig_begin("out");
@@ -235,7 +235,7 @@ void rig_command(const wire_command_t *command)
     const char *name = command->count > 1 ? presentable(command->token[1]) : "unknown";
     uint32_t crc;
     if (command->count < 3 || !wire_parse_hex(command->token[command->count - 1], 8, &crc) || crc != command->crc) {
-        refuse(name, "crc", "the last token should be the CRC-32 of all before it");
+        refuse(name, "crc", "the last token should be the CRC-32");
         return;
     }
     for (uint32_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
@@ -249,5 +249,5 @@ void rig_command(const wire_command_t *command)
             return;
         }
     }
-    refuse(name, "verb", "not known: hello seed in run layers out mem time reset");
+    refuse(name, "verb", "not known: hello seed in run layers out mem time reset window");
 }

@@ -13,7 +13,7 @@ uint32_t wire_crc(uint32_t crc, uint8_t byte)
 {
     crc = ~crc ^ byte;
     for (uint32_t bit = 0; bit < 8; bit++) {
-        crc = (crc & 1u) != 0 ? (crc >> 1) ^ 0xEDB88320u : crc >> 1;
+        crc = crc >> 1 ^ (0xEDB88320u & -(crc & 1u)); /* no branch: what is said does not show in the cycles of what is run next */
     }
     return ~crc;
 }

@@ -9,8 +9,9 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -70,7 +71,8 @@ def echo(echo_board: Session) -> Session:
     return echo_board
 
 
-Start = Callable[[dict[str, str]], Session]
+class Start(Protocol):
+    def __call__(self, edits: dict[str, str], *, mlperf: bool = False) -> Session: ...
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +85,14 @@ def start(tmp_path: Path, builds_dir: Path) -> Iterator[Start]:
     """A function that flashes an edited echo model onto an nRF52840 DK."""
     with contextlib.ExitStack() as stack:
 
-        def start_edited(edits: dict[str, str]) -> Session:
+        def start_edited(edits: dict[str, str], *, mlperf: bool = False) -> Session:
             model_dir = Path(shutil.copytree(ECHO, tmp_path / "model"))
             text = (model_dir / "model.c").read_text()
             for old, new in edits.items():
                 assert old in text
                 text = text.replace(old, new)
             (model_dir / "model.c").write_text(text)
-            firmware = build(model_dir, NRF, builds_dir=builds_dir)
+            firmware = build(model_dir, NRF, mlperf=mlperf, builds_dir=builds_dir)
             return Session(stack.enter_context(VirtualPlace(NRF)), firmware.elf, stack)
 
         yield start_edited
@@ -138,22 +140,33 @@ def test_inputs_survive_from_one_inference_to_the_next(echo: Session) -> None:
     assert echo.wire.outputs(64) == data
 
 
-def test_every_repeat_takes_the_same_cycles(echo: Session) -> None:
-    echo.wire.run(5, timeout_s=5.0)  # caches are cold, branches are met for the first time
-    first = echo.wire.run(5, timeout_s=5.0)
-    time.sleep(0.05)  # the host's pace must not show in the figures
-    second = echo.wire.run(5, timeout_s=5.0)
+@pytest.mark.parametrize("board_id", board_ids())
+def test_the_hosts_pace_does_not_show_in_the_cycles(board_id: str) -> None:
+    board = get_board(board_id)
+    elf = build(ECHO, board).elf
+    figures = []
+    for pause_s in (0.0, 0.05):
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(VirtualPlace(board))
+            link = stack.enter_context(SerialLink(place.port, board.link.baud))
+            place.flash(elf)  # and no reset, which would come at some moment of the start
+            wire = Wire(link, place.name)
+            wire.wait_boot(BOOT_S)
+            wire.hello()
+            time.sleep(pause_s)
+            first = wire.run(5, timeout_s=5.0)
+            time.sleep(pause_s)
+            figures.append((first, wire.run(5, timeout_s=5.0)))
 
-    assert first == second
-    assert len(set(first[1:])) == 1  # what runs between them takes room in the caches
-    assert 0 < first[1] <= first[0] < 500
+    assert figures[0] == figures[1]
+    assert max(figures[0][1]) - min(figures[0][1]) <= 40  # what prints them takes room in caches
 
 
 def test_layers_add_up_to_about_the_whole(echo: Session) -> None:
     (whole,) = echo.wire.run(1, timeout_s=5.0)
     (layer,) = echo.wire.layers(1, timeout_s=5.0)
 
-    assert whole <= layer <= whole + 40
+    assert whole - 20 <= layer <= whole + 40  # caches are as what was printed before left them
 
 
 def test_the_two_counters_agree(echo: Session) -> None:
@@ -180,9 +193,7 @@ def test_a_reset_starts_anew(echo: Session) -> None:
     echo.wire.run(1, timeout_s=5.0)
     echo.wire.reset(BOOT_S)
 
-    assert echo.rig("out", 0, 1) == [
-        "e-[rig out: state: no inference since reset or since the inputs were written]"
-    ]
+    assert echo.rig("out", 0, 1) == ["e-[rig out: state: no inference of these inputs yet]"]
     echo.wire.hello()
     echo.wire.run(1, timeout_s=5.0)
     assert echo.wire.outputs(64) == bytes(64)
@@ -280,14 +291,14 @@ def test_an_mlperf_runner_is_served(echo: Session) -> None:
 @pytest.mark.parametrize(
     ("command", "error"),
     [
-        (b"db load 65%", "e-[Supplied buffer size of 65 is not that of the model's inputs, 64]"),
+        (b"db load 65%", "e-[Supplied buffer size of 65, should be 64]"),
         (b"db load%", "e-[db load needs a number of bytes]"),
         (b"db%", "e-[db needs load, print or bytes]"),
         (b"db 0%", "e-[Insufficent number of hex digits]"),
         (b"db 0z%", "e-[Invalid hex digit]"),
         (b"infer%", "e-[Inputs incomplete: 0 of 64 bytes]"),
         (b"infer 0%", "e-[Inferences must be more than 0]"),
-        (b"infer x%", "e-[infer takes a number of inferences and one of warm-ups]"),
+        (b"infer x%", "e-[infer takes numbers: inferences, warm-ups]"),
     ],
 )
 def test_a_bad_mlperf_command_is_refused(echo: Session, command: bytes, error: str) -> None:
@@ -311,7 +322,7 @@ def test_an_mlperf_load_that_went_wrong_lets_nothing_run(echo: Session) -> None:
 
 
 def echo_as(start: Start, name: str) -> Session:
-    session = start({'.name = "echo"': f'.name = "{name}"'})
+    session = start({'.name = "echo"': f'.name = "{name}"'}, mlperf=True)
     assert session.ask(b"profile%")[1] == f"m-model-[{name.partition('_')[0]}]"
     return session
 
@@ -331,7 +342,7 @@ def test_an_anomaly_is_told_by_its_reconstruction_error(start: Start) -> None:
     values = [0.25, -0.25, 0.5, -0.5, 1.5, -200.0, 200.0, 0.4999999, *[3.0] * 56]
     data = struct.pack("<64f", *values)
 
-    assert session.ask(b"db load 64%")[0].startswith("e-[Supplied buffer size of 64 is not that")
+    assert session.ask(b"db load 64%")[0].startswith("e-[Supplied buffer size of 64, should be 256")
     assert session.ask(b"db load 256%") == ["m-[Expecting 256 bytes]"]
     assert session.ask(b"db " + data.hex().encode() + b"%") == ["m-load-done"]
     results = session.ask(b"infer 1 0%")[-1]

@@ -5,6 +5,8 @@ sources and its compiler flags come from the generated folder that HIL_MODEL_DIR
 firmware/models/echo) and its manifest.json. Written into $BUILD_DIR: memory.ld (the linker script's
 regions), build_id.c, firmware.elf, firmware.map and toolchain.json (compiler and flags).
 
+HIL_MLPERF_DATA, when set, builds for MLPerf Tiny's data sets (src/mlperf_data.h).
+
 Objects that do not depend on the model (the bench, an engine's interpreter) are taken from
 HIL_PARTS_DIR when that is set: hil/build.py keeps them from an earlier build with the same sources
 and flags. By hand everything is compiled here.
@@ -150,6 +152,7 @@ image_objects = [
             ("HIL_BOARD", f'\\"{board.id}\\"'),
             ("HIL_CLOCK_HZ", board.mcu.clock_hz),
             ("HIL_BAUD", board.link.baud),
+            *([("HIL_MLPERF_DATA", 1)] if os.environ.get("HIL_MLPERF_DATA") else []),
             *sorted(board.build.defines.items()),
         ],
     ),
