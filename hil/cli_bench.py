@@ -12,7 +12,7 @@ from hil.console import say
 from hil.live import watching
 from hil.queues import BenchQueue
 from hil.record import Record
-from hil.rig import Job, MeasureJob
+from hil.rig import Done, Job, MeasureJob
 from hil.store import Store
 
 
@@ -45,19 +45,28 @@ def run_bench(
         if queue and rows:
             say(f"queue {queue.name}: {len(rows)} of {len(jobs)} measurements are there already")
         missing = [job for number, job in enumerate(jobs) if number not in rows]
-        with open_rig(measure_job, flash=flash, say=say) as rig, watching(rig):
-            for done in run_jobs(rig, missing):
-                number = cast(int, done.job.key)
-                if queue is None:
-                    if done.record is not None:
-                        store.add_record(done.record)
-                elif done.record is not None:
-                    queue.add_record(number, done.record, board_s=done.board_s)
-                elif done.error is not None:
-                    queue.add_failure(number, done.error)
-                rows[number] = row_of(done)
-                say(f"[{len(rows)}/{len(jobs)}] {_line(rows[number])}")
+        try:
+            with open_rig(measure_job, flash=flash, say=say) as rig, watching(rig):
+                for done in run_jobs(rig, missing):
+                    number = cast(int, done.job.key)
+                    _keep(done, number, store, queue)
+                    rows[number] = row_of(done)
+                    say(f"[{len(rows)}/{len(jobs)}] {_line(rows[number])}")
+        except KeyboardInterrupt:
+            if queue:
+                say(f"queue {queue.name}: stopped; the same command does the rest")
+            raise
     return [rows[number] for number in range(len(jobs))]
+
+
+def _keep(done: Done, number: int, store: Store, queue: BenchQueue | None) -> None:
+    if queue is None:
+        if done.record is not None:
+            store.add_record(done.record)
+    elif done.record is not None:
+        queue.add_record(number, done.record, board_s=done.board_s)
+    elif done.error is not None:
+        queue.add_failure(number, done.error)
 
 
 def last_rounds(rows: Sequence[Row]) -> list[Row]:

@@ -30,7 +30,7 @@ from hil.recovery import KeptPlace
 
 _LOOK_S = 0.5  # how often an idle worker looks whether another process wants its place
 
-CLOSING_S = 5.0  # for the workers to end once their places are closed
+CLOSING_S = 2.0  # for the workers to end once their places are closed
 
 Stage = Callable[[str], None]  # told what a measurement does now: "building", "flashing", ...
 
@@ -135,7 +135,7 @@ class _Entry:
     job: Job
     report: Report
     is_over: bool = False  # its owner does not want it any more
-    refused: set[str] = field(default_factory=set)  # places that other processes do not give up
+    refused: dict[str, HilError] = field(default_factory=dict)  # places that did not take it
 
 
 class Rig:
@@ -289,17 +289,16 @@ class Rig:
     def _is_stranded(self, entry: _Entry) -> bool:
         """Whether no place can run a job, which then ends; else there are workers for it."""
         where = entry.job.where
-        lost = {place for place in where.all if place in self._quarantined} | entry.refused
+        lost = {p for p in where.all if p in self._quarantined or p in entry.refused}
         for place in where.spares if lost.issuperset(where.places) else where.places:
             if place not in lost and place not in self._workers:
                 self._workers[place] = _Worker(self, place)
         if not lost.issuperset(where.all):
             return False
         first = where.places[0]
-        reason = self._quarantined.get(first)
-        error: HilError = PlaceBusy(first, "another program, which does not give it up")
-        if reason is not None:
-            error = PlaceQuarantined(first, reason)
+        error = entry.refused.get(first)
+        if error is None:
+            error = PlaceQuarantined(first, self._quarantined[first])
         entry.report(Done(entry.job, first, 0.0, error=error, traceback=str(error)))
         return True
 
@@ -411,7 +410,9 @@ class _Worker:
             entry = self.entry = self._rig._take(self.place)
             self._since = time.monotonic()
         if entry is not None:
-            self._end(entry, self._refused(entry, busy) if busy else self._measured(entry))
+            if busy is not None:
+                entry.refused[self.place] = busy
+            self._end(entry, self._measured(entry) if busy is None else None)
         if self.kept.is_open:
             self._let_others()
 
@@ -431,17 +432,11 @@ class _Worker:
             )
         except PlaceQuarantined as error:
             self._rig._say(str(error))
+            entry.refused[self.place] = error
             return None
         except Exception as error:  # the owner makes it a failed trial, or raises it
             return done(None, error)
         return done(record, None)
-
-    def _refused(self, entry: _Entry, busy: PlaceBusy) -> Done | None:
-        """Another process does not give the place up: elsewhere, or not at all."""
-        entry.refused.add(self.place)
-        if entry.refused >= set(entry.job.where.all):
-            return Done(entry.job, self.place, 0.0, error=busy, traceback=str(busy))
-        return None
 
     def _end(self, entry: _Entry, done: Done | None) -> None:
         if done is not None:

@@ -26,6 +26,7 @@ from typing import cast
 import numpy as np
 
 from codegen.limits import BoardLimits
+from hil.errors import PlaceBusy, PlaceQuarantined
 from hil.rig import Done, Job, Rig, Where
 from hil.store import Store, Study, TrialRow
 from search.architecture import Architecture
@@ -108,7 +109,8 @@ def run_study(
 
     Raises:
         SearchError: settings that make no sense; StudyStopped when failures pile up.
-        HilError: the store cannot be used, or holds a study of that name with other settings.
+        HilError: the store cannot be used, or holds a study of that name with other settings; no
+            place is left that could measure.
     """
     settings.check()
     study = store.open_study(settings.name, settings.identity(data))
@@ -275,7 +277,12 @@ class _Loop:
         if self._outcomes[number] is not None:
             return  # it failed on another place before
         error = done.error
-        if isinstance(error, TOO_LARGE):
+        if isinstance(error, PlaceQuarantined | PlaceBusy):
+            # Nothing is known of the network: it is measured when the study is resumed.
+            if not self._is_stopping:
+                self._is_stopping = True
+                raise error
+        elif isinstance(error, TOO_LARGE):
             self._reject(number, [violation_of(error, asked)])
         else:
             assert error is not None, "a measurement gives a record or an error"

@@ -56,11 +56,12 @@ FAULTS = (
 )
 MODELS = 5
 MARK = "HIL_SOAK"  # environment variable that every process of a soak inherits
+SHOWN_PROBLEMS = 10
 GONE_S = 20.0  # for the processes of a killed bench to end
 RELEASED_AFTER_S = 3.0  # a person who looks after the boards, in a hurry
 STEADY_BYTES_PER_JOB = 50_000  # the rows of the final table are some 10 kB each
 
-_DONE = re.compile(r"\[(\d+)/(\d+)\] .* cycles$")
+_MEASURED = re.compile(r"\[\d+/\d+\] .* cycles$")
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Findings:
 class Session:
     """One run of the bench: until it ended, or was killed."""
 
-    acknowledged: int = 0  # jobs that were said to be done, those of earlier sessions included
+    acknowledged: int = 0  # records that were said to be there, those of earlier sessions included
     rss: list[tuple[int, int]] = field(default_factory=list)  # (jobs done, bytes)
     code: int | None = None
 
@@ -130,7 +131,6 @@ class Soak:
 
     def write_lab(self) -> None:
         """Each session has faults of its own."""
-        self._sessions += 1
         probability = self._faults / len(FAULTS)
         lines = []
         for place, board in self.places.items():
@@ -148,9 +148,13 @@ class Soak:
         options += ["--queue", "soak", "--store", str(self.store)]
         return [sys.executable, "-m", "hil", "bench", *models, *options]
 
-    def run_session(self, kill_at: int | None, delay_s: float = 0.0) -> Session:
-        """Runs the bench until it ends, or is killed some time after `kill_at` jobs are done."""
-        session = Session()
+    def run_session(self, known: int, kill_at: int | None, delay_s: float = 0.0) -> Session:
+        """Runs the bench, which has `known` records, until it ends or is killed.
+
+        The kill comes `delay_s` after there are `kill_at` records.
+        """
+        session = Session(known)
+        self._sessions += 1
         self.write_lab()
         with (
             open(self.folder / f"session_{self._sessions}.log", "wb") as log,
@@ -164,9 +168,9 @@ class Soak:
             for line in bench.stderr:
                 log.write(line.encode())
                 log.flush()
-                if not (match := _DONE.match(line.strip())):
+                if not _MEASURED.match(line.strip()):
                     continue
-                session.acknowledged = int(match[1])
+                session.acknowledged += 1
                 with contextlib.suppress(psutil.Error):
                     session.rss.append((session.acknowledged, process.memory_info().rss))
                 if kill_at is not None and session.acknowledged >= kill_at and killer is None:
@@ -235,9 +239,10 @@ def soak(
     kill_at = sorted(dice.sample(range(1, wanted), kills))
     started = time.monotonic()
     sessions = []
+    kept = 0
     with bench.caretaker():
         for count in [*kill_at, None]:
-            session = bench.run_session(count, delay_s=dice.uniform(0.0, 1.5))
+            session = bench.run_session(kept, count, delay_s=dice.uniform(0.0, 1.5))
             sessions.append(session)
             for process in bench.left_behind():
                 findings.problems.append(f"after session {len(sessions)}: still runs: {process}")
@@ -247,7 +252,7 @@ def soak(
                 kept = len(store.load_queue("soak").records())
             findings.check(
                 kept >= session.acknowledged,
-                f"session {len(sessions)} said that {session.acknowledged} jobs were done, "
+                f"session {len(sessions)} said that {session.acknowledged} records were there, "
                 f"the store has {kept}",
             )
     seconds = time.monotonic() - started
@@ -373,8 +378,10 @@ def main() -> int:
     findings = soak(folder, **vars(options))
     for what, value in findings.figures:
         print(f"{what:<52} {value}")
-    for problem in findings.problems:
+    for problem in findings.problems[:SHOWN_PROBLEMS]:
         print(f"PROBLEM: {problem}")
+    if len(findings.problems) > SHOWN_PROBLEMS:
+        print(f"and {len(findings.problems) - SHOWN_PROBLEMS:,} problems more")
     print("failed" if findings.problems else "passed")
     return 1 if findings.problems else 0
 

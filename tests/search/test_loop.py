@@ -224,6 +224,21 @@ def test_another_place_takes_over_for_one_in_quarantine_and_the_record_says_so(
     assert {front.place for front in fronts} == {"first_desk", PLACES[1]}
 
 
+def test_without_a_place_the_study_stops_and_no_trial_is_blamed(
+    tmp_path: Path, whole: Path
+) -> None:
+    def refuse(place: str, _: str) -> None:
+        raise hil.errors.PlaceQuarantined(place, "smells of smoke")
+
+    with pytest.raises(hil.errors.PlaceQuarantined, match="smells of smoke"):
+        run(tmp_path / "s", make_settings(), FakeBenches(on_measure=refuse))
+
+    with Store(tmp_path / "s") as store:
+        assert not store.load_study("s").trials(state="failed")
+    run(tmp_path / "s", make_settings())
+    assert points(tmp_path / "s") == points(whole)
+
+
 def test_a_firmware_that_the_linker_finds_too_large_is_infeasible(tmp_path: Path) -> None:
     def refuse(place: str, _: str) -> None:
         raise hil.errors.DoesNotFit("firmware", "nrf52840_dk", "RAM", 300_000, 262_144)
