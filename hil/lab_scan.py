@@ -189,8 +189,9 @@ def write_places(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
             table = tomlkit.table()
             for key, value in values.items():
                 table[key] = _inline(value) if isinstance(value, dict) else value
+            table.add(tomlkit.nl())  # a blank line before whatever follows
             places[name] = table
-        _replace(path, tomlkit.dumps(document))
+        _replace(path, tomlkit.dumps(document).rstrip() + "\n")
     except OSError as error:
         raise HilError(f"{path} cannot be written: {error.strerror}") from None
 

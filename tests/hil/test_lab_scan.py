@@ -154,6 +154,8 @@ def test_names_go_on_where_the_file_ends_and_the_users_own_text_stays(bench):
     after = bench.lab.read_text()
     for line in mine.splitlines():
         assert line in after
+    assert after.endswith("include_dirs = []\n")
+    assert all(f"\n\n[{table}]" in after for table in ("tflm", "places.nrf52840_dk_3"))
     assert set(read_lab().places) == {f"nrf52840_dk_{n}" for n in (1, 2, 3)}
     assert bench.lab.stat().st_mode & 0o777 == 0o640
     assert [f.note for f in found.findings if f.what == "place"] == ["not plugged in"]
