@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+import textwrap
+
 import pytest
 
-from hil.board import board_ids
+from hil.board import BOARDS_DIR, board_ids
 from hil.errors import BoardFileError, BoardNotFound, UsageError
 from hil.lab import (
     Lab,
@@ -155,7 +158,7 @@ def test_a_physical_place_whose_port_leads_to_a_pseudo_terminal_is_refused(lab_f
 
 @pytest.mark.parametrize(
     ("name", "way", "known"),
-    [("virtual:nrf52840_dk", "jlink", "direct"), ("desk", "direct", "jlink, openocd, pyocd")],
+    [("virtual:nrf52840_dk", "openocd", "direct, pyocd"), ("desk", "direct", "jlink, openocd, pyocd")],
 )
 def test_a_way_of_flashing_that_a_place_does_not_know_is_refused(lab_file, name, way, known):
     lab_file.write_text(DESK_TEXT)
@@ -171,3 +174,19 @@ def test_a_way_of_flashing_goes_before_that_of_lab_toml(lab_file):
         assert place.entry.flash == "openocd"
     with open_place("desk") as place:
         assert place.entry.flash == "jlink"
+
+
+@pytest.mark.parametrize("page", ["README.md", "boards/BENCH.md", "hil/lab.py"])
+def test_the_examples_of_the_documentation_are_read_as_they_stand(lab_file, page):
+    text = (BOARDS_DIR.parent / page).read_text()
+    if page.endswith(".py"):
+        first = text.index("    [places.")
+        examples = [textwrap.dedent(text[first : text.index("\nNot here", first)])]
+    else:
+        examples = [part for part in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+        examples = [part for part in examples if part.startswith("[places.")]
+
+    assert examples
+    for example in examples:
+        lab_file.write_text(example)
+        assert read_lab().places
