@@ -15,7 +15,7 @@ lab.toml lies in the root of the repository and is not part of it, because it de
     [places.twin]             # an emulated board with a name: it can be locked and quarantined
     board = "nrf52840_dk"
     virtual = true
-    flash = "pyocd"           # direct, pyocd, openocd
+    flash = "pyocd"           # or direct
     meter = {kind = "ppk2"}
     faults = ["silence@2"]
 

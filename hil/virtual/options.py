@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from hil.errors import UsageError
 from hil.virtual.faults import parse_faults
 
-FlashWay = Literal["direct", "pyocd", "openocd"]
+FlashWay = Literal["direct", "pyocd"]
 MeterKind = Literal["ppk2", "lpm01a"]
 
 
