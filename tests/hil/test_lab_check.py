@@ -7,11 +7,13 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from boards import FakePlace
-from hil import lab_check
+from hil import lab_check, ports
+from hil.board import get_board
 from hil.cli import main
 from hil.errors import BuildError, MeterError
 from hil.health import Ledger
@@ -19,6 +21,8 @@ from hil.lab import lab_path, read_lab
 from hil.lab_check import Check, check_place
 from hil.locks import PlaceLock, SlotLock, place_keys
 from hil.meters import SelfTest
+from hil.virtual.options import VirtualOptions
+from hil.virtual.place import VirtualPlace
 
 NRF = "virtual:nrf52840_dk"
 
@@ -231,3 +235,44 @@ def test_a_scan_with_nothing_plugged_in_says_so(hil, monkeypatch):
 
     assert code == 0
     assert "nothing is plugged in" in err
+
+
+@pytest.fixture
+def cabled(lab_file, tmp_path, monkeypatch):
+    """A virtual board with probe and meter, seen through the eyes of a physical place."""
+    monkeypatch.setattr(ports, "is_pseudo_terminal", lambda path: False)
+    monkeypatch.setattr(ports, "USB_DEVICES", tmp_path / "no_sysfs")
+    with VirtualPlace(get_board("nrf52840_dk"), VirtualOptions(meter="ppk2")) as board:
+        attached = [
+            SimpleNamespace(device=board.port, serial_number="000683", location="1-1:1.0"),
+            SimpleNamespace(device=board._meter_port, serial_number="E6", location="1-2:1.1"),
+        ]
+        monkeypatch.setattr(ports.list_ports, "comports", lambda: attached)
+        lab_file.write_text(
+            '[places.desk]\nboard = "nrf52840_dk"\nport = "usb:683:0"\n'
+            f'probe = "{board.probe}"\nflash = "pyocd"\n'
+            'meter = {kind = "ppk2", port = "usb:E6:1", supply_mv = 3000}\n'
+            'power = {kind = "meter", off_s = 0.1}\n'
+        )
+        yield board
+
+
+def test_a_physical_place_is_proved_with_its_tools_and_only_its_clock_gives_an_emulation_away(
+    cabled,
+):
+    """pyOCD through the probe, the port by its serial number, the meter as switch: all for real."""
+    steps = {step.what: step for step in check_place("desk")}
+
+    assert {what: step.state for what, step in steps.items()} == {
+        "free": "ok",
+        "quarantine": "ok",
+        "plugged in": "ok",
+        "probe": "ok",
+        "flash": "ok",
+        "serial port": "ok",
+        "clock": "failed",
+        "trigger pin": "ok",
+        "power switch": "ok",
+    }
+    assert "hardware" in steps["free"].seen
+    assert cabled.meter_windows()
