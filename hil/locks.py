@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 WAIT_S = 600.0  # by default: with everybody giving way between jobs, a turn comes in minutes
 MAX_SLOTS = 256  # anonymous virtual boards of one type that `hil boards` can show
 
+_MACHINE_DIR = Path("/run/lock/hil")  # emptied by a reboot, which changes nothing
+_CHMOD_S = 0.2  # between making the folder and opening it to all
 _SLOT = "anonymous-"
 _POLL_S = 0.03  # between attempts, on average; random, so that those who wait have equal chances
 _MAX_RECORD_BYTES = 4096
@@ -292,9 +294,13 @@ def _holder_of_file(path: Path) -> Holder | None:
 
 
 def lock_dir() -> Path:
-    """The folder of the locks, made if need be; raises UsageError when there can be none."""
+    """The folder of the locks, made if need be; raises UsageError when there can be none.
+
+    Once there is a folder for the whole machine, no other is taken: two would exclude nobody.
+    """
     given = os.environ.get("HIL_LOCKS")
-    candidates = [Path(given)] if given else [Path("/run/lock/hil"), _temporary_dir()]
+    temporary = Path(tempfile.gettempdir()) / "hil-locks"
+    candidates = [Path(given)] if given else [_MACHINE_DIR, temporary]
     problem = ""
     for folder in candidates:
         try:
@@ -304,17 +310,20 @@ def lock_dir() -> Path:
         except OSError as error:
             problem = f"{folder}: {error.strerror}"
             continue
-        if os.access(folder, os.W_OK | os.X_OK):
-            return folder
-        problem = f"{folder}: may not be written by this user"
-    raise UsageError(
+        deadline = time.monotonic() + _CHMOD_S
+        while not os.access(folder, os.W_OK | os.X_OK):
+            if time.monotonic() > deadline:
+                raise _no_folder(f"{folder}: may not be written by this user")
+            time.sleep(_POLL_S)  # another user has just made it, and opens it to all
+        return folder
+    raise _no_folder(problem)
+
+
+def _no_folder(problem: str) -> UsageError:
+    return UsageError(
         f"places cannot be locked, {problem}; name a folder that every user of the boards can "
         "write in HIL_LOCKS"
     )
-
-
-def _temporary_dir() -> Path:
-    return Path(tempfile.gettempdir()) / "hil-locks"
 
 
 def port_key(port: str) -> str:

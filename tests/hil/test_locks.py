@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from hil import locks
 from hil.errors import PlaceBusy, UsageError
 from hil.lab import MeterEntry, PlaceEntry, open_place
-from hil.locks import PlaceLock, SlotLock, holders, place_keys
+from hil.locks import PlaceLock, SlotLock, holders, lock_dir, place_keys
 
 BY_ID = "/dev/serial/by-id/usb-SEGGER_J-Link_000683012345-if00"
 DEADLINE_S = 60.0  # of what takes milliseconds on an idle machine
@@ -197,6 +198,37 @@ def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(tmp_path, monke
     with pytest.raises(UsageError, match="HIL_LOCKS"):
         desk()
     assert holders() == []
+
+
+def test_the_folder_of_the_machine_is_open_to_all_users(tmp_path, monkeypatch):
+    monkeypatch.delenv("HIL_LOCKS")
+    monkeypatch.setattr(locks, "_MACHINE_DIR", tmp_path / "hil")
+    before = os.umask(0o077)
+    try:
+        with desk():
+            assert (tmp_path / "hil").stat().st_mode & 0o7777 == 0o1777
+    finally:
+        os.umask(before)
+
+
+def test_where_there_is_no_folder_for_the_machine_temporary_files_do(tmp_path, monkeypatch):
+    monkeypatch.delenv("HIL_LOCKS")
+    monkeypatch.setattr(locks, "_MACHINE_DIR", tmp_path / "run" / "lock" / "hil")
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
+
+    assert lock_dir() == tmp_path / "hil-locks"
+
+
+def test_a_folder_of_another_user_that_is_closed_is_not_replaced_by_one_of_our_own(
+    tmp_path, monkeypatch
+):
+    """Two folders would let two users on one board."""
+    monkeypatch.delenv("HIL_LOCKS")
+    monkeypatch.setattr(locks, "_MACHINE_DIR", tmp_path / "hil")
+    monkeypatch.setattr(locks.os, "access", lambda path, mode: "hil-locks" in str(path))
+
+    with pytest.raises(UsageError, match="may not be written by this user"):
+        lock_dir()
 
 
 def test_other_users_may_lock_what_one_user_made(folder):
