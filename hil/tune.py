@@ -9,6 +9,7 @@ report).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,15 +125,24 @@ class Tuned:
     layers_measured: int
 
 
+#: Medians of ten windows of a millisecond differ by less than that between two measurements.
+ENERGY_RESOLUTION = 0.005
+
+
 def best_at(objective: TunedFor, network: Point | Choice) -> tuple[float, ...]:
-    """What is to be as small as possible; energy that was not measured goes with the cycles."""
+    """What is to be as small as possible; energy that was not measured goes with the cycles.
+
+    Measured energies that a meter cannot tell apart are equal, and fewer cycles win.
+    """
     cycles, sram_bytes, flash_bytes = network.quantities
     if objective == "sram":
         return sram_bytes, cycles, flash_bytes
     if objective == "flash":
         return flash_bytes, cycles, sram_bytes
-    if objective == "energy" and isinstance(network, Point) and network.record.energy_uj:
-        cycles = network.record.energy_uj.median
+    energy = network.record.energy_uj if isinstance(network, Point) else None
+    if objective == "energy" and energy is not None and energy.idle_uw is not None:
+        steps = round(math.log(max(energy.median, 1e-6)) / ENERGY_RESOLUTION)
+        return steps, cycles, sram_bytes, flash_bytes
     return cycles, sram_bytes, flash_bytes
 
 
@@ -169,10 +179,13 @@ class NetworkBench:
             options=options,
             models_dir=self._models_dir,
         )
+        is_metered = self._place.meter is not None
         for record in reversed(self._store.records(model_sha256=manifest.model_sha256)):
+            energy = record.energy_uj
             if (
                 record.firmware_sha256 == firmware.sha256
                 and record.place == self._place.name
+                and (energy is not None and energy.idle_uw is not None) == is_metered
                 and record.timing_model == self._place.timing_model
                 and record.layers
             ):

@@ -24,6 +24,7 @@ from hil.virtual.power_model import OFF, Load, SupplyCurrent, loads
 
 #: How often the idle current goes on, and by how much at most after this process had to wait.
 TICK_S, MAX_TICK_S = 0.01, 0.05
+NO_TICK_S = 1.0  # while nobody wants samples
 #: Meter time made into samples at once, and bytes that may wait for the host before more are.
 CHUNK_S, MAX_WAITING_BYTES = 0.2, 1 << 16
 MAX_WINDOWS = 10_000
@@ -159,8 +160,9 @@ class FakeMeter:
                 self._target_s > self.now_s or bool(self._changes)
             )
             writers = [self._board_end] if self._output else []
+            rest_s = TICK_S if self.sampling else NO_TICK_S
             ready, writable, _ = select.select(
-                [self._board_end, self._wake_read], writers, [], 0 if busy else TICK_S
+                [self._board_end, self._wake_read], writers, [], 0 if busy else rest_s
             )
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)

@@ -21,7 +21,7 @@ from codegen.plan_file import parse_plan
 from hil import bench, cli, tune
 from hil.errors import LimitsOutOfReach
 from hil.lab import open_place
-from hil.record import LayerCycles, SramBytes
+from hil.record import EnergyUj, LayerCycles, SramBytes
 from hil.report import front_json, front_table
 from hil.store import Store
 from hil.tune import Limits, Point, Tuned, best_at, plan_of, tune_model
@@ -240,6 +240,21 @@ def test_limits_out_of_reach_say_what_can_be_reached(limits, text):
 
 def test_energy_that_was_not_measured_follows_the_cycles():
     assert best_at("energy", QUICK) < best_at("energy", LEAN)
+
+
+def metered(network: Point, median_uj: float) -> Point:
+    energy = EnergyUj(median_uj, 10, "measured:ppk2", median_uj, median_uj, 8400.0, 3000)
+    record = dataclasses.replace(network.record, energy_uj=energy)
+    return dataclasses.replace(network, record=record)
+
+
+def test_measured_energy_decides_where_a_meter_can_tell_it_apart():
+    quick, lean = metered(QUICK, 61.8), metered(LEAN, 50.0)
+    assert best_at("energy", lean) < best_at("energy", quick)
+    assert best_at("latency", quick) < best_at("latency", lean)
+
+    noise = metered(LEAN, 61.79)
+    assert best_at("energy", quick) < best_at("energy", noise), "fewer cycles win"
 
 
 def test_a_plan_tells_what_it_took_and_with_which_tools():
