@@ -150,6 +150,7 @@ class BlockCounter:
         self._divide_hooks: list[ctypes.c_size_t] = []
         self._divide_at: set[int] = set()
         self._restart = False
+        self._halted_in = native.NO_BLOCK  # the part of a block in front of a halt in its middle
         self._caches[0, n.LINE_SHIFT] = 2  # without a cache every word is an access
         self.reset()
         self._hook(unicorn_const.UC_HOOK_BLOCK, native.on_block)
@@ -268,8 +269,11 @@ class BlockCounter:
         """Over which the current block was entered."""
         return int(self._header[native.CURRENT_EDGE])
 
-    def cut(self, pc: int) -> None:
-        """The current block was left before the instruction at `pc`: count only what ran of it."""
+    def cut(self, pc: int, *, goes_on: bool = False) -> None:
+        """The current block was left before the instruction at `pc`: count only what ran of it.
+
+        With `goes_on` the core comes back to `pc` as if nothing had been, without another fetch.
+        """
         n, header = native, self._header
         address, code = self.current
         assert address <= pc < address + len(code), "a block can only be cut inside"
@@ -279,6 +283,12 @@ class BlockCounter:
         header[n.QUIET] = 1
         if pc > address:
             native.on_block.ctypes(None, address, pc - address, self._header.ctypes.data)
+            header[n.QUIET] = goes_on
+            self._halted_in = int(header[n.CURRENT]) if goes_on else n.NO_BLOCK
+        elif self._halted_in == edge[n.SOURCE] != n.NO_BLOCK and not goes_on:
+            # A halt had cut here before; the cut for another reason is the one that counts
+            header[n.QUIET] = 0
+            self._halted_in = n.NO_BLOCK
 
     # -- counts
 

@@ -59,7 +59,7 @@ class CoreDebug:
         self._is_halted = False
         self._has_run = False  # S_RETIRE_ST
         self._resets_seen = self._cpu.reset_count
-        self._seen: Stop | None = None
+        self._seen: Stop | None = self._core.stop  # what it ended with before is nobody's halt
         self._is_patching = False  # FP_CTRL.ENABLE
         self._comparators = [0] * (8 if self._is_m7 else 6)
         self._literals = [0] * (0 if self._is_m7 else 2)

@@ -42,6 +42,7 @@ class CoreThread:
 
     def start(self, *, step: bool = False) -> None:
         """The core goes on where it is; for one instruction with `step`. It must be at rest."""
+        assert not self.is_running, "two threads would run one core"
         for address, size_bytes in self._changed:
             self.cpu.forget_code(address, size_bytes)
         self._changed.clear()

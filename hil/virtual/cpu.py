@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -191,7 +192,7 @@ class Cpu:
         self._trouble: Exception | None = None
         self._reset_requested = False
         self._halt = 0  # a debug event: bits of the debug fault status register
-        self._hang = False
+        self._hang = self._translates_anew = False
         self._fpu_was_enabled = False
         # a store into flash that the engine is about to do in its own way: address, true result
         self._unsettled: tuple[int, bytes] | None = None
@@ -310,7 +311,8 @@ class Cpu:
                 return Stop("halted")
             try:
                 if not self._stop_requested.is_set():
-                    self._engine.emu_start(self._pc | 1, _NEVER, count=int(step))
+                    with self._stepping() if step else nullcontext():
+                        self._engine.emu_start(self._pc | 1, _NEVER)
             except UcError as failure:
                 error = failure.errno
             if self._stop_requested.is_set():
@@ -331,6 +333,28 @@ class Cpu:
                 return Stop("halted", halt=halt)
             if step and not again:
                 return Stop("halted", halt=HALTED)
+
+    @contextmanager
+    def _stepping(self) -> Iterator[None]:
+        """The engine stops before the second instruction that it comes to.
+
+        Unicorn's own count does not see code that was translated before it was asked to count.
+        """
+        passed = 0
+
+        def reached(engine: Uc, address: int, size: int, data: None) -> None:
+            nonlocal passed
+            passed += 1
+            if passed > 1:
+                engine.emu_stop()
+
+        hook = self._engine.hook_add(unicorn_const.UC_HOOK_CODE, reached)
+        self._engine.ctl_flush_tb()
+        try:
+            yield
+        finally:
+            self._engine.hook_del(hook)
+            self._engine.ctl_flush_tb()
 
     def stop(self) -> None:
         """Gives up the run; from any thread, and again until `run` has returned."""
@@ -380,13 +404,15 @@ class Cpu:
         self._watches.clear()
 
     def strike(self, *, hangs: bool, after_blocks: int) -> None:
-        """The running core takes a HardFault, or hangs until its reset, so many blocks from now."""
-        left = after_blocks
+        """The running core takes a HardFault, or hangs until its reset, so many blocks from now.
+
+        To be called from what the program does.
+        """
 
         def on_block(engine: Uc, address: int, size: int, data: None) -> None:
-            nonlocal left
-            left -= 1
-            if left <= 0:
+            nonlocal after_blocks
+            after_blocks -= 1
+            if after_blocks <= 0:
                 engine.hook_del(hook)
                 if hangs:
                     self._hang = True
@@ -395,6 +421,8 @@ class Cpu:
                 engine.emu_stop()
 
         hook = self._engine.hook_add(unicorn_const.UC_HOOK_BLOCK, on_block)
+        self._translates_anew = True  # code that was translated before calls no new hook
+        self._engine.emu_stop()
 
     def request_reset(self) -> None:
         """The core is reset at once, as by its program; from what the program does."""
@@ -485,6 +513,7 @@ class Cpu:
     def write_memory(self, address: int, data: bytes) -> None:
         """Into RAM."""
         self._engine.mem_write(address, data)
+        self._forget_code(address, address + len(data))
 
     def forget_code(self, address: int, size_bytes: int) -> None:
         """RAM there was written past the engine."""
@@ -523,11 +552,15 @@ class Cpu:
         if self._reset_requested:
             self.reset()
             self._catch(_VC_CORERESET)
+        elif self._translates_anew:
+            self._translates_anew = False
+            self._cut_current()
+            self._engine.ctl_flush_tb()
         elif self._hang:
             self._hang = False
             return Stop("hung")
         elif self._halt or isinstance(self._trouble, HaltRequested):
-            self._cut_current()
+            self._cut_current(goes_on=True)
         elif isinstance(self._trouble, NeedExactTime):
             self._cut_current()
             self._exact_pc, self._exact_from = self._pc, self._bus.accesses
@@ -557,7 +590,7 @@ class Cpu:
         elif self._blocks.restart_requested() or (
             (is_cut or self._halt_requested) and not self._is_behind_wait()
         ):
-            self._cut_current()
+            self._cut_current(goes_on=True)
         else:  # WFI: nothing can wake the core, as there are no interrupts
             return Stop(
                 "sleep",
@@ -570,7 +603,7 @@ class Cpu:
         if number == _BKPT:
             instruction = self.memory.read(pc, 2) or b""
             if self.debug_enabled:
-                self._cut_current()
+                self._cut_current(goes_on=True)
                 self._halt = BKPT
                 return None
             if instruction != BREAKPOINT:
@@ -580,7 +613,7 @@ class Cpu:
             try:
                 self._before_access()
             except HaltRequested:
-                self._cut_current()
+                self._cut_current(goes_on=True)
                 return None
             except FpuOff as fault:
                 self._deliver(Fault(str(fault), exceptions.USAGE_FAULT, exceptions.NOCP))
@@ -626,11 +659,11 @@ class Cpu:
         self._blocks.interrupt()
         self._blocks.add_cycles(cycles)
 
-    def _cut_current(self) -> None:
+    def _cut_current(self, *, goes_on: bool = False) -> None:
         """The current block was left before the instruction at pc, unless pc lies elsewhere."""
         address, code = self._blocks.current
         if address <= self._pc < address + len(code):
-            self._blocks.cut(self._pc)
+            self._blocks.cut(self._pc, goes_on=goes_on)
 
     # -- what the engine calls
 
