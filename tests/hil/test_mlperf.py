@@ -41,7 +41,7 @@ class BenchmarkPlace(FakePlace):
         lie: gets what `infer` would print, the lap lines and the results, and what is printed
             instead.
         slow: how often the window's duration by the coarse timer is that of its inferences.
-        takes_pixels: whether what is loaded becomes int8 by a shift, as images do.
+        flip: what is changed in each byte that is loaded; 128 is what becomes of pixels.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class BenchmarkPlace(FakePlace):
         *,
         lie: Callable[[list[str]], list[str]] = lambda lines: lines,
         slow: float = 1.0,
-        takes_pixels: bool = False,
+        flip: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(answer=self._benchmark, **options)
-        self._lie, self._slow, self._takes_pixels = lie, slow, takes_pixels
+        self._lie, self._slow, self._flip = lie, slow, flip
         self._window = (0, 0, 0)
         self.inferred: list[tuple[int, int]] = []
 
@@ -64,8 +64,7 @@ class BenchmarkPlace(FakePlace):
                 return [f"m-[Expecting {size} bytes]\r\n".encode(), READY]
             case ["db", digits]:
                 self._loaded += bytes.fromhex(digits)
-                flip = 0x80 if self._takes_pixels else 0
-                self._input[: len(self._loaded)] = bytes(byte ^ flip for byte in self._loaded)
+                self._input[: len(self._loaded)] = bytes(byte ^ self._flip for byte in self._loaded)
                 return [b"m-load-done\r\n"] * (len(self._loaded) == SIZE) + [READY]
             case ["infer", count, warm_ups]:
                 return self._infer(int(count), int(warm_ups))
@@ -207,6 +206,13 @@ def test_a_wrong_output_is_no_result(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["log.txt"]
 
 
+def test_inputs_that_arrive_changed_are_no_wrong_output(tmp_path: Path) -> None:
+    place = BenchmarkPlace(flip=1)
+
+    with pytest.raises(WireError, match="inputs that did not arrive as they were sent"):
+        run(place, tmp_path)
+
+
 def replaced(number: int, text: str) -> Callable[[list[str]], list[str]]:
     return lambda lines: [*lines[:number], text, *lines[number + 1 :]]
 
@@ -273,7 +279,7 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(
 
 
 def test_windows_take_the_first_files_of_a_data_set(tmp_path: Path) -> None:
-    place = BenchmarkPlace(takes_pixels=True)
+    place = BenchmarkPlace(flip=0x80)
 
     outcome = run(place, tmp_path, name="ic01_mine", data=images(tmp_path, 7))
 
