@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from codegen.emit import MANIFEST_NAME, is_generated, remove_stale_sources, write_if_changed
@@ -11,6 +12,9 @@ from codegen.import_tflite import import_tflite
 from codegen.limits import BoardLimits
 from codegen.manifest import Manifest
 from codegen.names import shown
+
+#: Of which what was generated is kept, a few megabytes each: they are measured again and again.
+KEPT_MODELS = 8
 
 
 def generate(
@@ -44,11 +48,18 @@ def generate(
         raise CodegenError(
             f"no objective {options.objective!r}; known objectives are {', '.join(OBJECTIVES)}"
         )
+    made = generated(tflite, name, engine, board, options)
+    write_generated(out_dir, made)
+    return made.manifest
+
+
+@functools.lru_cache(maxsize=KEPT_MODELS)
+def generated(
+    tflite: bytes, name: str, engine: str, board: BoardLimits, options: EngineOptions
+) -> Generated:
+    """What an engine makes of a model; kept for the next call with the same arguments."""
     run_engine = get_engine(engine)
-    graph = import_tflite(tflite, name)
-    generated = run_engine(Job(tflite, graph, board, options))
-    write_generated(out_dir, generated)
-    return generated.manifest
+    return run_engine(Job(tflite, import_tflite(tflite, name), board, options))
 
 
 def write_generated(out_dir: Path, generated: Generated) -> None:

@@ -75,8 +75,8 @@ class TunedPlan:
     flags: FlagSet
     layers: tuple[LayerPlan, ...]
     strips: Strips = WHOLE
-    measured: dict[str, Any] = field(default_factory=dict)
-    tools: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict, hash=False)
+    tools: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def sha256(self) -> str:

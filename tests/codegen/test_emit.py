@@ -17,7 +17,7 @@ from codegen.emit import c_array, write_if_changed
 from codegen.engines import OBJECTIVES, EngineOptions, engine_names
 from codegen.errors import CodegenError, DoesNotFit, GraphInvalid
 from codegen.export_tflite import export_tflite
-from codegen.generate import generate
+from codegen.generate import generate, generated
 from codegen.import_tflite import import_tflite
 from codegen.kernels import choose, working_bytes
 
@@ -35,12 +35,26 @@ def small_network(name: str = "net") -> bytes:
 
 def test_equal_input_gives_equal_bytes(tmp_path):
     for folder in ("a", "b"):
+        generated.cache_clear()
         generate(
             small_network(), name="net", engine="tiny", board=LIMITS, out_dir=tmp_path / folder
         )
 
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_the_same_model_is_worked_on_once(tmp_path):
+    generated.cache_clear()
+    for folder in ("a", "b"):
+        generate(
+            small_network(), name="net", engine="tiny", board=LIMITS, out_dir=tmp_path / folder
+        )
+
+    assert (generated.cache_info().misses, generated.cache_info().hits) == (1, 1)
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == sorted(
+        p.name for p in (tmp_path / "a").iterdir()
+    )
 
 
 def test_a_second_generation_touches_no_file(tmp_path):

@@ -23,6 +23,18 @@ def test_the_seed_that_would_give_zeros_gives_another_stream():
     assert any(xorshift_bytes(0x9E3779B9, 8))
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(0, 400))
+def test_every_step_is_one_of_xorshift(seed, size):
+    x, stream = (seed ^ 0x9E3779B9) or 1, b""
+    for _ in range(-(-size // 4)):
+        x ^= x << 13 & 0xFFFFFFFF
+        x ^= x >> 17
+        x ^= x << 5 & 0xFFFFFFFF
+        stream += x.to_bytes(4, "little")
+
+    assert xorshift_bytes(seed, size) == stream[:size]
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(0, 100))
 def test_a_longer_stream_begins_with_the_shorter_one(seed, size):
     assert xorshift_bytes(seed, size + 5)[:size] == xorshift_bytes(seed, size)
