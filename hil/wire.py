@@ -388,7 +388,7 @@ class Wire:
                 raise self._restarted(verb)
             elif isinstance(line, Starting):
                 self._count_start()
-            elif isinstance(line, Other) and (replies or self._in_session):
+            elif isinstance(line, Other) and line.text and (replies or self._in_session):
                 raise WireError(f"a line that is no answer to {verb!r}", line.text)
 
     def _count_start(self) -> None:

@@ -7,6 +7,7 @@ open it as often as it likes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import termios
@@ -49,6 +50,9 @@ class Pty:
         with self._pending_lock:
             self._pending.clear()
             termios.tcflush(self._host_end, termios.TCIOFLUSH)
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._board_end, 4096):
+                pass  # commands that came too late: the flush does not reach them
         self._received.clear()
         self._until, self._tail = until, b""
         self.waiting = ""

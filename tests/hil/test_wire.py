@@ -199,7 +199,12 @@ def test_every_reset_that_was_asked_for_starts_a_session():
         assert client.run(1, timeout_s=0.02) == [900]
 
 
-@pytest.mark.parametrize("noise", [b"m-lap-us-3\r\n", b"\x00\xff\r\n", b"\r\n"])
+def test_a_fault_report_begins_a_line_of_its_own():
+    with pytest.raises(TargetFault, match="hard pc=0x00000100"):
+        in_session(RUN, b"\r\ne-[fault hard pc=0x00000100]\r\n").run(2, timeout_s=0.02)
+
+
+@pytest.mark.parametrize("noise", [b"m-lap-us-3\r\n", b"\x00\xff\r\n"])
 @pytest.mark.parametrize("position", [0, 1])
 def test_in_a_session_every_line_has_its_turn(noise, position):
     answer = [RUN, READY]
