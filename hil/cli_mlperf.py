@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hil.console import printable, read_model, say, status_line, writing
+from hil.console import printable, read_model, say, status_line
 
 if TYPE_CHECKING:
     from hil.mlperf import Outcome
@@ -50,7 +50,7 @@ def mlperf(
     get_engine(engine)
     tflite = read_model(model)
     options = engine_options(engine, "latency")
-    with open_place(board) as place, status_line() as status, writing(out):
+    with open_place(board) as place, status_line() as status:
         outcome = run_mlperf(
             tflite,
             printable(model.stem),

@@ -317,6 +317,10 @@ class _Board:
         self.wire, self.place, self.manifest, self.folder = wire, place, manifest, folder
         self.clock_hz = hello.clock_hz
         self._form, self._oracle = form, oracle
+        # as mlperf_data.c decides it
+        self._reconstructs = form == "floats" and [
+            (tensor.dtype, tensor.size_bytes) for tensor in manifest.outputs[:1]
+        ] == [("s8", manifest.in_bytes)]
         self._one_s = inference_s(place, manifest)
         self._rate_hz = SLOW_VIRTUAL_HZ if place.source == "virtual" else hello.clock_hz
         self._expected = self._inputs = b""
@@ -442,7 +446,7 @@ class _Board:
             else:
                 real = (data.astype(np.float64) - tensor.zero_point) * np.float32(tensor.scale)
                 values += real.tolist()
-        if self._form == "floats" and self._loaded is not None:
+        if self._reconstructs and self._loaded is not None:
             sent = np.frombuffer(self._loaded.data, "<f4").astype(np.float64)
             return [float(np.mean((np.array(values) - sent) ** 2))]
         return values

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from hil.console import writing
 from hil.mlperf_data import Accuracy, Item
 
 Mode = Literal["performance", "accuracy", "energy"]
@@ -25,11 +26,15 @@ class SessionFolder:
 
     Args:
         parent: made if it is not there.
+
+    Raises:
+        UsageError: a file cannot be written; `finish` raises it, too.
     """
 
     def __init__(self, parent: Path) -> None:
-        self.path = _new_folder(parent)
-        self._log: IO[str] = open(self.path / "log.txt", "w", encoding="utf-8")  # noqa: SIM115
+        with writing(parent):
+            self.path = _new_folder(parent)
+            self._log: IO[str] = open(self.path / "log.txt", "w", encoding="utf-8")  # noqa: SIM115
         self._results: list[str] = []
 
     def __enter__(self) -> SessionFolder:
@@ -58,10 +63,10 @@ class SessionFolder:
 
     def finish(self, rows: list[dict[str, Any]]) -> None:
         """Writes results.txt and results.json; without this call there are no results."""
-        with open(self.path / "results.json", "w", encoding="utf-8") as file:
-            json.dump(rows, file)
-        text = "".join(f"{line}\n" for line in self._results)
-        (self.path / "results.txt").write_text(text, encoding="utf-8")
+        with writing(self.path):
+            (self.path / "results.json").write_text(json.dumps(rows), encoding="utf-8")
+            text = "".join(f"{line}\n" for line in self._results)
+            (self.path / "results.txt").write_text(text, encoding="utf-8")
 
 
 def write_accuracy(folder: SessionFolder, accuracy: Accuracy) -> None:

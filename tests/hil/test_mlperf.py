@@ -278,6 +278,13 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+
+    with pytest.raises(UsageError, match="out cannot be written: File exists"):
+        run(BenchmarkPlace(), tmp_path)
+
+
 def test_windows_take_the_first_files_of_a_data_set(tmp_path: Path) -> None:
     place = BenchmarkPlace(flip=0x80)
 
