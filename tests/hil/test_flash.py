@@ -5,8 +5,10 @@ What they print follows what the real tools print; test_pyocd_flash.py has the r
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +213,59 @@ def test_openocd_resets_without_an_image(tools: Path) -> None:
 
     assert script.read_text().split("\n")[-3:-1] == ["reset run", "shutdown"]
     assert "write_image" not in script.read_text()
+
+
+# What stands in for the commands of a real OpenOCD that reach a board.
+NO_BOARD = """
+adapter driver dummy
+proc init {} {}
+proc reset {how} { echo "reset $how" }
+proc verify_image_checksum {file} { %s }
+proc flash {verb erase file} { echo "wrote 65536 bytes from file $file in 1.2s (53 KiB/s)" }
+proc verify_image {file} { %s }
+"""
+
+
+@pytest.mark.skipif(
+    shutil.which("openocd") is None, reason="needs openocd: apt-get install openocd"
+)
+@pytest.mark.parametrize(
+    ("checksum", "verify", "outcome"),
+    [
+        ("", "error unused", (0, 0)),
+        ("error mismatch", "", (2, 65_536)),
+        (
+            "error mismatch",
+            'echo "diff 0 address 0x08000010. Was 0x00 instead of 0xff"; error mismatch',
+            VerifyFailed,
+        ),
+    ],
+)
+def test_a_real_openocd_runs_the_script(
+    elf: Path,
+    tmp_path: Path,
+    checksum: str,
+    verify: str,
+    outcome: tuple[int, int] | type[FlashError],
+) -> None:
+    config = tmp_path / "no_board.cfg"
+    config.write_text(NO_BOARD % (checksum, verify))
+    board = dataclasses.replace(DISCO, flash=Flash("openocd", str(config)))
+
+    if isinstance(outcome, tuple):
+        report = flash.program(board, elf, place="desk")
+        assert (report.erased_sectors, report.written_bytes) == outcome
+    else:
+        with pytest.raises(outcome):
+            flash.program(board, elf, place="desk")
+
+
+@pytest.mark.skipif(
+    shutil.which("openocd") is None, reason="needs openocd: apt-get install openocd"
+)
+def test_a_real_openocd_without_the_probe_is_told_from_a_failed_one(elf: Path) -> None:
+    with pytest.raises(ProbeGone, match="open failed"):
+        flash.program(DISCO, elf, place="desk", method="openocd", probe="hil-no-such-probe")
 
 
 # J-Link
