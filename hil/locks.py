@@ -140,8 +140,11 @@ class PlaceLock:
 
     def acquire(self) -> None:
         """Waits for the place; raises PlaceBusy after `wait_s`, UsageError when none can lock."""
-        deadline = time.monotonic() + self.wait_s
         self._is_told = False
+        self._acquire()
+
+    def _acquire(self) -> None:
+        deadline = time.monotonic() + self.wait_s
         _open_locks.add(self)
         try:
             for key in self._keys:
@@ -166,7 +169,8 @@ class PlaceLock:
         if not any(self._is_wanted(key) for key in self._fds):
             return False
         self.release()
-        self.acquire()
+        self._is_told = True  # that others have their turn is nothing to tell
+        self._acquire()
         return True
 
     def _take(self, key: str, deadline: float) -> None:
