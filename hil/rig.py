@@ -383,10 +383,13 @@ class _Worker:
             self._let_others()
 
     def _let_others(self) -> None:
+        state = self._state
+        self._show("waiting")
         try:
             self._rig._give_way(self.kept.open())
         except HilError:  # it did not come back in time: opened again for the next job
             self.kept.close()
+        self._show(state)
 
     def _work(self) -> None:
         """One job, if the place can be had and the job is still there."""
