@@ -39,17 +39,19 @@ def firmwares():
     return of
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def place_with():
-    places = []
+    places = {}
 
     def opened(board_id, meter, *faults):
-        options = VirtualOptions(meter=meter, faults=faults)
-        places.append(VirtualPlace(get_board(board_id), options))
-        return places[-1]
+        key = board_id, meter, faults
+        if key not in places:
+            options = VirtualOptions(meter=meter, faults=faults)
+            places[key] = VirtualPlace(get_board(board_id), options)
+        return places[key]
 
     yield opened
-    for place in places:
+    for place in places.values():
         place.close()
 
 
@@ -142,6 +144,7 @@ def test_what_a_meter_saw_is_no_part_of_the_cycles(place_with, firmwares):
     )
 
 
+@pytest.mark.slow
 def test_a_meter_that_loses_samples_voids_the_record(place_with, firmwares):
     place = place_with("nrf52840_dk", "ppk2", "lost_samples")
 
@@ -149,6 +152,7 @@ def test_a_meter_that_loses_samples_voids_the_record(place_with, firmwares):
         measured(place, firmwares(place.board))
 
 
+@pytest.mark.slow
 def test_a_trigger_pin_that_is_stuck_voids_the_record(place_with, firmwares):
     place = place_with("nrf52840_dk", "ppk2", "stuck_trigger")
 
@@ -156,6 +160,7 @@ def test_a_trigger_pin_that_is_stuck_voids_the_record(place_with, firmwares):
         measured(place, firmwares(place.board))
 
 
+@pytest.mark.slow
 def test_a_board_that_draws_more_than_the_meter_supplies_is_told(place_with, firmwares):
     place = place_with("stm32f746g_disco", "lpm01a")
 
