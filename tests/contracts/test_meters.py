@@ -8,7 +8,7 @@ from meter_benches import BENCHES, SUPPLY_MV
 import hil.meters
 from hil import energy
 from hil.errors import MeterError, SamplesLost, TriggerError
-from hil.meters import KINDS, self_test
+from hil.meters import KINDS, lpm01a, self_test
 from hil.virtual.power_model import Load
 
 METERS = pytest.mark.parametrize("kind", KINDS)
@@ -87,6 +87,19 @@ def test_a_pin_that_stays_high_is_told(bench, short_patience):
         return 0.005
 
     with pytest.raises(TriggerError, match="pin"):
+        energy.measure_windows(bench.meter, [run])
+
+
+@METERS
+def test_a_meter_that_falls_silent_is_told(bench, monkeypatch):
+    monkeypatch.setattr(energy, "SILENT_S", 0.2)
+    monkeypatch.setattr(lpm01a, "STOP_S", 0.1)
+
+    def run():
+        bench.fake.sampling = False
+        return 0.005
+
+    with pytest.raises(MeterError, match="sent no samples for"):
         energy.measure_windows(bench.meter, [run])
 
 
