@@ -18,7 +18,7 @@ static inline void cortex_m_sync(void)
 {
 }
 
-static inline void cycles_start(void)
+static inline void cycles_run(void)
 {
 }
 

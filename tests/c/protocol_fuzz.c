@@ -6,10 +6,11 @@
  * and its length. Its variables live on from one stream to the next: that gives more states than a chip, which zeroes them.
  *
  * Guided by coverage, by hand, from the root of the repository (an input byte 1 becomes the CRC that belongs there):
- *   clang -g -O1 -DLIBFUZZER -DSTUB=0 '-DHIL_BOARD="host"' -fsanitize=fuzzer-no-link,address,undefined -include tests/c/cortex_m_host.h \
- *     -Ifirmware/include -c firmware/src/{wire,rig,mlperf,main,bench}.c
- *   clang -g -O1 -DLIBFUZZER -DSTUB=0 -fsanitize=fuzzer,address,undefined -Ifirmware/include -Ifirmware/src \
- *     tests/c/protocol_fuzz.c {wire,rig,mlperf,main,bench}.o -o protocol_fuzz && ./protocol_fuzz -max_len=1500
+ *   FLAGS='-g -O1 -DLIBFUZZER -DSTUB=0 -DHIL_MLPERF_DATA -DHIL_BOARD="host" -Ifirmware/include -Ifirmware/src'
+ *   FLAGS="$FLAGS -fsanitize=address,undefined"
+ *   clang $FLAGS -fsanitize=fuzzer-no-link -include tests/c/cortex_m_host.h -c firmware/src/{wire,rig,mlperf,mlperf_data,main,bench}.c
+ *   clang $FLAGS -fsanitize=fuzzer tests/c/protocol_fuzz.c {wire,rig,mlperf,mlperf_data,main,bench}.o -o protocol_fuzz
+ *   ./protocol_fuzz -max_len=1500
  *
  * STUB chooses the model: 0 has the name of the benchmark's autoencoder, 1 tensors of all types, 2 the name of the benchmark's
  * image classifier. With NO_ROOM there is no free RAM.

@@ -30,10 +30,10 @@ FLAGS = (
 )  # fmt: skip
 #: Flags of each build: stub models of protocol_fuzz.c.
 STUBS = {
-    "autoencoder": ("-DSTUB=0",),
-    "autoencoder, no room": ("-DSTUB=0", "-DNO_ROOM"),
+    "autoencoder": ("-DSTUB=0", "-DHIL_MLPERF_DATA"),
+    "autoencoder, no room": ("-DSTUB=0", "-DHIL_MLPERF_DATA", "-DNO_ROOM"),
     "all types, no room": ("-DSTUB=1", "-DNO_ROOM"),
-    "energy mode": ("-DSTUB=2", "-DHIL_MLPERF_ENERGY"),
+    "energy mode": ("-DSTUB=2", "-DHIL_MLPERF_DATA", "-DHIL_MLPERF_ENERGY"),
 }
 COMMAND_BYTES, TOKENS = 600, 6
 _TEXT = re.compile(rb"[\r\n -~]*")
@@ -49,8 +49,8 @@ def firmware(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         pytest.skip("no gcc for this machine; install one (Debian: apt install gcc) to run this")
     folder = tmp_path_factory.mktemp("fuzz")
     flags = (gcc, *FLAGS, *STUBS[request.param])
-    sources = [FIRMWARE_DIR / "src" / f"{name}.c" for name in
-               ("wire", "rig", "mlperf", "main", "bench")]  # fmt: skip
+    chips = ("startup.c", "fault.c")
+    sources = [path for path in (FIRMWARE_DIR / "src").glob("*.c") if path.name not in chips]
     shim = ("-include", HERE / "cortex_m_host.h")
     subprocess.run([*flags, *shim, "-c", *sources], cwd=folder, check=True)
     program = folder / "fuzz"
@@ -73,6 +73,7 @@ def any_command(rng: random.Random) -> bytes:
         "out": (rng.choice((0, 1, 8, number)), rng.choice((0, 1, 10, 23, 48, 256, number))),
         "mem": (),
         "time": (),
+        "window": (),
         "reset": (),
         "walk": (number,),
     }
