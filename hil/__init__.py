@@ -3,14 +3,14 @@
 In the order in which data passes through them: `board`, `lab`, `hardware` (what there is); `build`
 (PlatformIO), `flash`, `link` and `wire` (serial port and protocol), `inputs` and `expected` (what
 is fed, and the oracle's answers), `session` (one measurement), `energy` and `meters` (what it
-draws), `record` and `stats`, `bench` (models times engines times places), `store` and `studies` (SQLite), `fronts`, `report` and `plot`
-(tables), `memory_plot` (what lies in an arena when), `cli`. The best network by measurement:
-`timings` and `tuning` (layers alone), `compose` (networks of them), `tune`. Virtual boards are in
-`virtual`; `microbenchmarks`, `calibrate`, `fitting` and `calibration` fit their timing to real
-ones. Where their cycles go: `profile_source` and `profile_dwarf` (what the ELF says),
-`profile_collect` and `profile_run` (counts of one inference), `profile` (who pays),
-`profile_report`, `profile_annotate` and `speedscope`. MLPerf Tiny's rules: `mlperf_data`, `mlperf`,
-`mlperf_files`.
+draws), `record` and `stats`, `bench` (models times engines times places), `store` and `studies`
+(SQLite), `fronts`, `report` and `plot` (tables), `memory_plot` (what lies in an arena when), `cli`.
+The best network by measurement: `timings` and `tuning` (layers alone), `compose` (networks of
+them), `tune`. Virtual boards are in `virtual`; `microbenchmarks`, `calibrate`, `fitting` and
+`calibration` fit their timing to real ones. Where their cycles go: `profile_source` and
+`profile_dwarf` (what the ELF says), `profile_collect` and `profile_run` (counts of one inference),
+`profile` (who pays), `profile_report`, `profile_annotate` and `speedscope`. MLPerf Tiny's rules:
+`mlperf_data`, `mlperf`, `mlperf_files`.
 
 Not here: graphs but for tuning, and C (codegen), architectures and training (search).
 """
