@@ -135,7 +135,7 @@ class Server:
         self.debug.power_cycle()
         if self.faults.find("stale_firmware") is not None and self._was_flashed:
             self.serial.is_old_image = True
-            self.cpu.reset()
+            self.cpu.power_on()  # it runs as it did after it was flashed, cycle by cycle
             self.core.start()
             return {}
         written = image
