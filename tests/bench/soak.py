@@ -54,6 +54,7 @@ FAULTS = (
     *("swapped_lines", "late_lines", "silence", "hang", "hard_fault", "reset_loop", "brown_out"),
     *("port_moves", "wrong_board", "stale_firmware", "slow_clock", "locked_chip"),
 )
+PROBE_FAULTS = ("probe_gone",)  # where images go through the debug probe
 MODELS = 5
 MARK = "HIL_SOAK"  # environment variable that every process of a soak inherits
 SHOWN_PROBLEMS = 10
@@ -131,12 +132,13 @@ class Soak:
 
     def write_lab(self) -> None:
         """Each session has faults of its own."""
-        probability = self._faults / len(FAULTS)
+        names = FAULTS if self._flash == "direct" else (*FAULTS, *PROBE_FAULTS)
+        probability = self._faults / len(names)
         lines = []
         for place, board in self.places.items():
             specs = [
                 f'"{name}@random:{probability:.6f}:{self._seed}-{self._sessions}-{place}-{name}"'
-                for name in (FAULTS if self._faults else ())
+                for name in (names if self._faults else ())
             ]
             lines += [f"[places.{place}]", f'board = "{board}"', "virtual = true"]
             lines += [f'flash = "{self._flash}"', f"faults = [{', '.join(specs)}]"]
