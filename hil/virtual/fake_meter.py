@@ -111,10 +111,6 @@ class FakeMeter:
         self._changes.append((cycle, bool(level)))
         os.write(self._wake_write, b"!")
 
-    def board_power(self, on: bool) -> None:
-        """The board's supply was switched elsewhere."""
-        self._powered = on
-
     def drop_samples(self, count: int) -> None:
         """The next `count` samples never reach the host."""
         self._to_drop = count
@@ -229,8 +225,8 @@ class FakeMeter:
         if load is not self.current.load:
             self.current.change(load, self.now_s)
             self.load_changed(load)
-            if load is OFF:
-                self._rise_s = None  # what was a window is none
+            if load is OFF:  # what was a window is none
+                self._high, self._rise_s = False, None
 
     def _set_pin(self, high: bool) -> None:
         if high == self._high:
