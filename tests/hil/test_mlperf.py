@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from links import READY, line
 
 from boards import CYCLES, SIZE, FakePlace, fake_firmware, fake_manifest, fake_output
-from hil import mlperf, session
+from hil import cli_mlperf, mlperf, session
 from hil.errors import ClockMismatch, OutputMismatch, UsageError, WireError
 from hil.manifest import Manifest
 from hil.mlperf import Narrator, Outcome, Rules, run_mlperf
+from hil.mlperf_data import Accuracy
+from hil.mlperf_files import SessionFolder, write_accuracy, write_energy, write_throughput
 from hil.oracle import TensorDetails
 
 RULES = Rules(inputs=3, window_s=0.5, inferences=10, warm_ups=2)
@@ -175,6 +178,50 @@ def test_its_files_are_those_of_the_runner(tmp_path: Path) -> None:
     assert (rows[1]["mode"], rows[1]["source"], rows[1]["place"]) == ("p", "virtual", "fake")
     log = (outcome.folder / "log.txt").read_text()
     assert log.count("m-infer-start-5100") == 3
+
+
+def test_what_the_command_says_names_mode_place_and_source(tmp_path: Path) -> None:
+    outcome = run(BenchmarkPlace(), tmp_path)
+    told = replace(
+        outcome,
+        mode="energy",
+        energy_uj=61.9291,
+        idle_uw=8410.0,
+        energy_source="estimate:power model",
+    )
+    judged = replace(
+        outcome, mode="accuracy", throughput=None, accuracy=Accuracy(75.0, 0.9123, 4, ((0, 4, 3),))
+    )
+
+    assert cli_mlperf._lines(told) == [
+        "MLPerf Tiny energy, no model of the benchmark, on fake (virtual)",
+        "  median of 3: 10000.000 inf./sec.",
+        "  median energy 61.929 uJ/inf., estimate:power model",
+        "  idle power 8410.0 uW",
+        "  random inputs: for a submission, --data names the benchmark's data sets",
+        f"  {outcome.folder}",
+    ]
+    assert cli_mlperf._lines(judged)[1:4] == [
+        "  class 0: 3 of 4 found",
+        "  Top-1 75.0 %, 4 files",
+        "  AUC 0.912",
+    ]
+
+
+def test_the_checker_finds_the_figures_of_every_mode(tmp_path: Path) -> None:
+    with SessionFolder(tmp_path) as folder:
+        write_accuracy(folder, Accuracy(100 * 2 / 3, 0.8766, 3, ((0, 3, 2),)))
+        write_throughput(folder, [(100, 10.5), (99, 9.9)], 12345.6784, 10.0)
+        write_energy(folder, [(100, 10.0, 2500.0)], 25.00004)
+        folder.finish([])
+
+    assert found(TOP1, folder.path) == 66.7
+    assert found(AUC, folder.path) == 0.877
+    assert found(THROUGHPUT, folder.path) == 12345.678
+    assert found(ENERGY, folder.path) == 25.0
+    text = (folder.path / "results.txt").read_text()
+    assert text.count("Runtime requirements have been met.") == 1
+    assert "  Power         : 0.2500 mW.\n" in text
 
 
 def test_two_sessions_of_one_second_have_folders_of_their_own(tmp_path: Path) -> None:
