@@ -1,10 +1,11 @@
 """The rig: from a folder of C to a record of what a board measured.
 
 In the order in which data passes through them: `board`, `lab`, `hardware` (what there is); `build`
-(PlatformIO), `flash`, `link` and `wire` (serial port and protocol), `inputs` and `expected` (what
-is fed, and the oracle's answers), `session` (one measurement), `energy` and `meters` (what it
-draws), `record` and `stats`, `bench` (models times engines times places), `store` and `studies`
-(SQLite), `fronts`, `report` and `plot` (tables), `memory_plot` (what lies in an arena when), `cli`.
+(PlatformIO), `flash` with `flash_tools` and `pyocd_flash`, `link` and `wire` (serial port and
+protocol), `inputs` and `expected` (what is fed, and the oracle's answers), `session` (one
+measurement), `energy` and `meters` (what it draws), `record` and `stats`, `bench` (models times
+engines times places), `store` and `studies` (SQLite), `fronts`, `report` and `plot` (tables),
+`memory_plot` (what lies in an arena when), `cli`. `child` runs tools that may hang.
 The best network by measurement: `timings` and `tuning` (layers alone), `compose` (networks of
 them), `tune`. Virtual boards are in `virtual`; `microbenchmarks`, `calibrate`, `fitting` and
 `calibration` fit their timing to real ones. Where their cycles go: `profile_source` and
