@@ -46,6 +46,7 @@ from hil.proof import MODEL_DIR
 from hil.session import BOOT_S, CLOCK_TOLERANCE, Runner, check_identity, inference_s, telling_faults
 from hil.wire import Wire
 
+FREE_S = 0.5  # for a place in use to become free: somebody may just have looked at it
 CLOCK_S = 1.0  # over which a board's clock is compared with this machine's
 VIRTUAL_CLOCK_S = 0.02  # emulated seconds are exact, and cost more
 RESTARTED_S = 1.0  # firmware that has started meanwhile says nothing more
@@ -129,7 +130,7 @@ class _Steps:
         return Check(self.name, what, state, seen, mend, seconds)  # type: ignore[arg-type]
 
     def open(self, stack: ExitStack) -> str:
-        opened = open_place(self.name, wait_s=0, even_quarantined=True)
+        opened = open_place(self.name, wait_s=FREE_S, even_quarantined=True)
         self.place = stack.enter_context(opened)
         return f"{self.place.board.name}, {self.place.source}"
 

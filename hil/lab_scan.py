@@ -44,6 +44,7 @@ from hil.ports import (
 from hil.power import find_switch
 
 ANSWER_S = 2.0  # for a port's name: firmware answers in milliseconds, unless it computes
+FREE_S = 0.3  # for a port that is in use to become free: somebody may just have looked
 PROBES_S = 30.0  # for pyOCD to list the probes: it opens each of them
 
 _NAME = re.compile(rb"m-name-dut-\[([^\]\r\n]*)\]")
@@ -269,7 +270,7 @@ def _ask(unit: Sequence[Any], candidates: Mapping[str, Sequence[str]]) -> dict[s
     device = unit[0].device
     name = stable_name(device) or device
     try:
-        with PlaceLock([port_key(name)], place=name, wait_s=0):
+        with PlaceLock([port_key(name)], place=name, wait_s=FREE_S):
             return {port.device: _ask_port(port, candidates[port.device]) for port in unit}
     except PlaceBusy as busy:
         return {port.device: _Answer(None, f"in use by {busy.holder}") for port in unit}

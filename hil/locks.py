@@ -7,9 +7,10 @@ after the board's serial numbers, so that two lab.toml files that name the same 
 other; they stay when nobody holds them, because deleting one that somebody is just opening would
 give two holders.
 
-Waiting takes two locks: `next`, whose holder is the one who will have the place next, then the
-place's own. Who gives the place up and wants it back must queue for `next` like anybody else, so
-that two studies on one board measure in turn.
+Who waits sits in a row of seats, each a lock, too: a newcomer takes the last one and moves up when
+the one before it is free; from the first the place itself is taken. Who gives the place up and
+wants it back starts at the last seat like anybody else, so that studies on one board measure in
+turn, in the order in which they came.
 
 Not here: whether a place is fit for use (health).
 """
@@ -23,6 +24,7 @@ import fcntl
 import getpass
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -45,12 +47,14 @@ if TYPE_CHECKING:
     from hil.lab import PlaceEntry
 
 WAIT_S = 600.0  # by default: with everybody giving way between jobs, a turn comes in minutes
+TELL_S = 1.0  # of waiting, until people are told
+SEATS = 8  # whoever comes when all are taken gets the last one by chance
 MAX_SLOTS = 256  # anonymous virtual boards of one type that `hil boards` can show
 
 _MACHINE_DIR = Path("/run/lock/hil")  # emptied by a reboot, which changes nothing
 _CHMOD_S = 0.2  # between making the folder and opening it to all
 _SLOT = "anonymous-"
-_POLL_S = 0.03  # between attempts, on average; random, so that those who wait have equal chances
+_POLL_S = 0.03  # between attempts, on average; random, so that newcomers have equal chances
 _MAX_RECORD_BYTES = 4096
 _MAX_COMMAND = 200  # characters
 _BY_ID = re.compile(r"/dev/serial/by-id/usb-.*_([^_]+)-if\d+(-port\d+)?")
@@ -104,7 +108,7 @@ class PlaceLock:
         keys: what identifies the board and what belongs to it, from `place_keys`.
         place: its name, for messages and for the record.
         wait_s: longest wait for it, and for each turn after `yield_turn`.
-        waiting: told once who has it, when there is something to wait for.
+        waiting: told once who has it, when the wait has taken TELL_S; not of others' turns.
         stop: ends a wait with PlaceBusy when it is set.
     """
 
@@ -123,8 +127,9 @@ class PlaceLock:
         self._waiting, self._stop = waiting, stop or threading.Event()
         self._folder = lock_dir()
         self._fds: dict[str, int] = {}
-        self._next_fds: dict[str, int] = {}
-        self._is_told = False
+        self._seats: list[int] = []  # that it waits in, and for
+        self._first_seats: dict[str, int] = {}
+        self._tell_at = math.inf
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -140,7 +145,7 @@ class PlaceLock:
 
     def acquire(self) -> None:
         """Waits for the place; raises PlaceBusy after `wait_s`, UsageError when none can lock."""
-        self._is_told = False
+        self._tell_at = time.monotonic() + TELL_S
         self._acquire()
 
     def _acquire(self) -> None:
@@ -169,49 +174,52 @@ class PlaceLock:
         if not any(self._is_wanted(key) for key in self._fds):
             return False
         self.release()
-        self._is_told = True  # that others have their turn is nothing to tell
+        self._tell_at = math.inf  # that others have their turn is nothing to tell
         self._acquire()
         return True
 
     def _take(self, key: str, deadline: float) -> None:
-        """The lock of one key, by way of its `next`."""
-        fd = _open(self._folder / f"{key}.lock")
-        self._fds[key] = fd
-        next_fd = _open(self._folder / f"{key}.next")
-        try:
-            self._wait_for(next_fd, fd, deadline)
-            self._wait_for(fd, fd, deadline)
-            _write_record(fd, self.place)
-        except BaseException:
-            del self._fds[key]
-            os.close(fd)
-            raise
-        finally:
-            os.close(next_fd)
+        """The lock of one key, by way of the seats."""
+        fd = self._fds[key] = _open(self._folder / f"{key}.lock")
+        for number in reversed(range(SEATS)):
+            self._seats.append(_open(self._folder / f"{key}.seat{number}"))
+            self._wait_for(self._seats[-1], fd, deadline)
+            self._leave_seats(but=1)
+        self._wait_for(fd, fd, deadline)
+        self._leave_seats()
+        self._tell_at = math.inf
+        _write_record(fd, self.place)
+
+    def _leave_seats(self, *, but: int = 0) -> None:
+        """All but the last `but` ones."""
+        while len(self._seats) > but:
+            os.close(self._seats.pop(0))
 
     def _wait_for(self, fd: int, record_fd: int, deadline: float) -> None:
         while not _try_lock(fd):
-            if not self._is_told:
-                self._is_told = True
+            now = time.monotonic()
+            if now >= self._tell_at:
+                self._tell_at = math.inf
                 self._waiting(f"{self.place} is in use by {_read_holder(record_fd).text}; waiting")
-            left = deadline - time.monotonic()
+            left = deadline - now
             if left <= 0 or self._stop.wait(min(left, random.uniform(0.5, 1.5) * _POLL_S)):
                 raise PlaceBusy(self.place, _read_holder(record_fd).text)
 
     def _is_wanted(self, key: str) -> bool:
-        if key not in self._next_fds:
-            self._next_fds[key] = _open(self._folder / f"{key}.next")
-        fd = self._next_fds[key]
+        if key not in self._first_seats:
+            self._first_seats[key] = _open(self._folder / f"{key}.seat0")
+        fd = self._first_seats[key]
         if not _try_lock(fd):
             return True
         fcntl.flock(fd, fcntl.LOCK_UN)
         return False
 
     def _close(self) -> None:
-        for fd in (*self._fds.values(), *self._next_fds.values()):
+        self._leave_seats()
+        for fd in (*self._fds.values(), *self._first_seats.values()):
             os.close(fd)
         self._fds.clear()
-        self._next_fds.clear()
+        self._first_seats.clear()
         _open_locks.discard(self)
 
 

@@ -86,7 +86,10 @@ def test_a_place_that_another_process_has_is_busy_and_the_message_says_who(start
         desk().acquire()
 
 
-def test_a_waiter_gets_the_place_when_it_is_given_up_and_says_once_whom_it_waits_for(start):
+def test_a_waiter_gets_the_place_when_it_is_given_up_and_says_once_whom_it_waits_for(
+    start, monkeypatch
+):
+    monkeypatch.setattr(locks, "TELL_S", 0.0)
     process, _ = start(HOLD)
     said = []
     timer = threading.Timer(0.3, process.stdin.close)
@@ -157,6 +160,32 @@ def test_a_process_forked_without_exec_does_not_keep_the_place():
         os.waitpid(child, 0)
         os.close(ready)
         os.close(theirs)
+
+
+def test_a_process_forked_by_one_who_waits_does_not_hold_up_the_others(start):
+    """It would sit in its seat for as long as it lives."""
+    process, _ = start(HOLD)
+    lock = desk(DEADLINE_S)
+    waiter = threading.Thread(target=lock.acquire)
+    waiter.start()
+    deadline = time.monotonic() + DEADLINE_S
+    while not lock._seats:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.1)  # to the first seat
+    child = os.fork()
+    if child == 0:
+        time.sleep(300)
+        os._exit(0)
+    try:
+        process.kill()
+        waiter.join(DEADLINE_S)
+        lock.release()
+        with desk(DEADLINE_S / 2):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 @pytest.mark.parametrize(
