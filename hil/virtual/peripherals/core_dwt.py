@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from hil.virtual.peripherals.core_scs import TRCENA, SystemControl
 from hil.virtual.peripherals.registers import Chip, Peripheral
+from hil.virtual.timing import UnknownInstruction
 
 _CYCCNTENA = 1 << 0
 _KEY = 0xC5AC_CE55
@@ -50,7 +51,10 @@ class TraceUnit(Peripheral):
         return bool(self.values["CTRL"] & _CYCCNTENA and self._control.values["DEMCR"] & TRCENA)
 
     def _take_time(self) -> None:
-        now = self.chip.cycles()
+        try:
+            now = self.chip.cycles()
+        except UnknownInstruction:  # half a program ran; a debugger must still be able to mend it
+            return
         if self._is_counting():
             self._count += now - self._since
         self._since = now

@@ -15,12 +15,16 @@ from hil.errors import (
     ChipLocked,
     ClockMismatch,
     FirmwareMismatch,
+    FlashError,
     HilError,
     LinkError,
     LinkGarbled,
     LinkTimeout,
+    ProbeGone,
     ResetLoop,
+    SamplesLost,
     TargetFault,
+    TriggerError,
     VerifyFailed,
     WireError,
     WrongBoard,
@@ -247,3 +251,72 @@ def test_when_nothing_was_written_the_firmware_before_runs(echo_on, assemble, mo
     set_deadlines(monkeypatch, "boot")
     with pytest.raises(LinkTimeout, match="no boot message"):
         bench.measure()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [("brown_out", FlashError), ("probe_gone", ProbeGone), ("locked_chip", ChipLocked)],
+)
+def test_a_fault_of_a_debugger_is_over_at_the_next_flashing(fault, error, right_cycles):
+    """Twice in the same way: a probe that returns at another address is found there."""
+    options = VirtualOptions(flash="pyocd", faults=(fault,))
+    with VirtualPlace(NRF, options) as place:
+        bench = Bench(place, build(ECHO, NRF), [])
+        before = place.probe
+
+        with pytest.raises(error) as caught:
+            bench.measure()
+
+        assert type(caught.value) is error
+        assert (place.probe != before) == (fault == "probe_gone")
+        assert cycles_of(bench.measure()) == right_cycles(NRF)
+
+
+@pytest.mark.parametrize("meter", ["ppk2", "lpm01a"])
+def test_a_fault_of_the_meter_voids_the_energy(meter, right_cycles):
+    options = VirtualOptions(meter=meter, faults=("stuck_trigger", "lost_samples@2"))
+    with VirtualPlace(NRF, options) as place:
+        bench = Bench(place, build(ECHO, NRF), [])
+        with pytest.raises(TriggerError, match="the trigger pin"):
+            bench.measure()
+        with pytest.raises(SamplesLost):
+            bench.measure()
+
+        record = bench.measure()
+
+    assert record.latency_cycles == right_cycles(NRF)[0]
+    assert record.energy_uj.source == f"estimate:power model through a virtual {meter}"
+
+
+def test_without_a_meter_its_faults_do_no_harm(echo_on, right_cycles):
+    bench = echo_on("stuck_trigger", "lost_samples")
+
+    assert cycles_of(bench.measure()) == right_cycles(NRF)
+
+
+def test_a_fault_that_lasts_is_over_after_a_power_cycle(
+    echo_on, right_cycles, tmp_path, monkeypatch
+):
+    (tmp_path / "plan.toml").write_text('[[fault]]\nname = "silence"\nuntil = "power"\n')
+    bench = echo_on(str(tmp_path / "plan.toml"))
+
+    set_deadlines(monkeypatch, "boot")
+    for cure in (lambda: None, bench.place.reset):
+        cure()
+        with pytest.raises(LinkTimeout):
+            bench.measure()
+
+    set_deadlines(monkeypatch, "")
+    bench.place.power_cycle()
+    assert cycles_of(bench.measure()) == right_cycles(NRF)
+
+
+def test_a_port_that_moved_is_found_under_its_new_name(echo_on):
+    bench = echo_on("port_moves")
+    before = bench.place.port
+
+    with pytest.raises(LinkError):
+        bench.measure()
+
+    assert bench.place.port != before
