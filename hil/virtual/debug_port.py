@@ -8,11 +8,13 @@ Product Specification v1.7, 4.8 (CTRL-AP).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from hil.virtual.core_debug import CoreDebug
 from hil.virtual.core_thread import CoreThread
-from hil.virtual.debug_memory import AccessFault, DebugMemory
+from hil.virtual.debug_memory import AccessFault, DebugMemory, bytes_of, words_of
 
 # Debug port registers by address
 _IDR, _CTRL_STAT, _SELECT, _RDBUFF = 0x0, 0x4, 0x8, 0xC
@@ -30,7 +32,7 @@ _DEVICE_EN = 1 << 6
 _CSW_WRITABLE = 0x7F00_0F3F
 _INCREMENT_SINGLE = 1
 _WIDTHS = {0: 1, 1: 2, 2: 4}
-_INCREMENT_WRAP = 0x400  # TAR counts in its lower ten bits
+_INCREMENT_WRAP = {"cortex-m4": 0x1000, "cortex-m7": 0x400}  # TAR counts within such a block
 
 # CTRL-AP registers
 _RESET, _ERASEALL, _ERASEALLSTATUS, _APPROTECTSTATUS = 0x00, 0x04, 0x08, 0x0C
@@ -51,18 +53,13 @@ class _AccessPort(Protocol):
 
 
 class DebugPort:
-    """One chip's debug port. All methods may be called from any thread.
-
-    Attributes:
-        memory: the bus behind the AHB-AP, for probes that read and write whole blocks. Hold
-            `core.lock`, and call `check_memory` first.
-    """
+    """One chip's debug port. All methods may be called from any thread."""
 
     def __init__(self, core: CoreThread, debug: CoreDebug) -> None:
         self.core, self.debug = core, debug
         self.memory = DebugMemory(core, debug)
-        ahb_ap = _AhbAp(self)
-        self._ports: list[_AccessPort] = [ahb_ap]
+        self._ahb_ap = _AhbAp(self)
+        self._ports: list[_AccessPort] = [self._ahb_ap]
         if core.cpu.board.build.family == "nrf52":
             self._ports.append(_CtrlAp(self))
         self.power_cycle()
@@ -70,21 +67,13 @@ class DebugPort:
     def power_cycle(self) -> None:
         """The port as after the supply came on."""
         self._ctrl_stat = self._select = self._last_read = 0
-        for port in self._ports:
-            if isinstance(port, _AhbAp):
-                port.reset()
+        self._ahb_ap.reset()
 
     @property
     def protection(self) -> str:
         """What the chip keeps from debuggers: see Protection."""
         controller = self.core.cpu.flash_controller
         return "open" if controller is None else controller.protection
-
-    def check_memory(self) -> None:
-        """Raises TransferFault when the chip lets no debugger at its memory, NoAnswer at all."""
-        self._check_port()
-        if self.protection == "memory":
-            raise TransferFault("the chip is locked: its access port does not reach the memory")
 
     def _check_port(self) -> None:
         if self.protection == "port":
@@ -126,34 +115,47 @@ class DebugPort:
 
     def read_ap(self, port: int, register: int) -> int:
         """Raises NoAnswer, TransferFault."""
-        with self.core.lock:
-            self._before_ap()
-            try:
-                value = self._ports[port].read(register) if port < len(self._ports) else 0
-            except AccessFault as fault:
-                self._ctrl_stat |= _STICKYERR
-                raise TransferFault(str(fault)) from None
-            self._last_read = value
-            return value
+        with self._access():
+            self._last_read = self._ports[port].read(register) if port < len(self._ports) else 0
+            return self._last_read
 
     def write_ap(self, port: int, register: int, value: int) -> None:
         """Raises NoAnswer, TransferFault."""
+        with self._access():
+            if port < len(self._ports):
+                self._ports[port].write(register, value)
+
+    def read_ap_many(self, port: int, register: int, count: int) -> list[int]:
+        """The same register so many times; raises as read_ap."""
+        if port != 0 or register != _DRW:
+            return [self.read_ap(port, register) for _ in range(count)]
+        with self._access():
+            return self._ahb_ap.read_many(count)
+
+    def write_ap_many(self, port: int, register: int, values: list[int]) -> None:
+        """Every value to the same register; raises as write_ap."""
+        if port != 0 or register != _DRW:
+            for value in values:
+                self.write_ap(port, register, value)
+            return
+        with self._access():
+            self._ahb_ap.write_many(values)
+
+    @contextmanager
+    def _access(self) -> Iterator[None]:
+        """An access to an access port, and what becomes of it when it fails."""
         with self.core.lock:
-            self._before_ap()
+            self._check_port()
+            if not self._ctrl_stat & _POWER_UP:
+                self._ctrl_stat |= _STICKYERR
+                raise TransferFault("the debug domain has no power: CDBGPWRUPREQ is not set")
+            if self._ctrl_stat & _STICKYERR:
+                raise TransferFault("an earlier error is not cleared: write STKERRCLR to ABORT")
             try:
-                if port < len(self._ports):
-                    self._ports[port].write(register, value)
+                yield
             except AccessFault as fault:
                 self._ctrl_stat |= _STICKYERR
                 raise TransferFault(str(fault)) from None
-
-    def _before_ap(self) -> None:
-        self._check_port()
-        if not self._ctrl_stat & _POWER_UP:
-            self._ctrl_stat |= _STICKYERR
-            raise TransferFault("the debug domain has no power: CDBGPWRUPREQ is not set")
-        if self._ctrl_stat & _STICKYERR:
-            raise TransferFault("an earlier error is not cleared: write STKERRCLR to ABORT")
 
     # -- the probe's reset line
 
@@ -173,6 +175,7 @@ class _AhbAp:
     def __init__(self, port: DebugPort) -> None:
         self._port, self._memory = port, port.memory
         self._core = port.core.cpu.board.mcu.core
+        self._wrap = _INCREMENT_WRAP[self._core]
         self.reset()
 
     def reset(self) -> None:
@@ -207,9 +210,44 @@ class _AhbAp:
             self._memory.write(address, width, value >> 8 * (address & 3) & (1 << 8 * width) - 1)
             self._advance(register, width)
 
-    def _target(self, register: int) -> tuple[int, int]:
+    def read_many(self, count: int) -> list[int]:
+        """DRW so many times: whole words from successive addresses come in one piece."""
+        values: list[int] = []
+        while len(values) < count:
+            words = self._words_ahead(count - len(values))
+            if words:
+                self._check_open()
+                values += words_of(self._memory.read_block(self._tar, 4 * words))
+                self._advance(_DRW, 4 * words)
+            else:
+                values.append(self.read(_DRW))
+        return values
+
+    def write_many(self, values: list[int]) -> None:
+        """DRW with each of these values: as read_many."""
+        at = 0
+        while at < len(values):
+            words = self._words_ahead(len(values) - at)
+            if words:
+                self._check_open()
+                self._memory.write_block(self._tar, bytes_of(values[at : at + words]))
+                self._advance(_DRW, 4 * words)
+            else:
+                self.write(_DRW, values[at])
+            at += words or 1
+
+    def _words_ahead(self, limit: int) -> int:
+        """How many words from TAR on are successive, before it wraps; 0 where it stands still."""
+        if self._csw & 7 != 2 or self._csw >> 4 & 3 != _INCREMENT_SINGLE or self._tar % 4:
+            return 0
+        return min(limit, (self._wrap - self._tar % self._wrap) // 4)
+
+    def _check_open(self) -> None:
         if self._port.protection == "memory":
             raise AccessFault("the chip is locked: its access port does not reach the memory")
+
+    def _target(self, register: int) -> tuple[int, int]:
+        self._check_open()
         if register != _DRW:
             return (self._tar & ~0xF) + register - _BD0, 4
         width = _WIDTHS[self._csw & 7]
@@ -217,8 +255,7 @@ class _AhbAp:
 
     def _advance(self, register: int, width: int) -> None:
         if register == _DRW and self._csw >> 4 & 3 == _INCREMENT_SINGLE:
-            low = self._tar + width & _INCREMENT_WRAP - 1
-            self._tar = self._tar & -_INCREMENT_WRAP | low
+            self._tar = self._tar & -self._wrap | self._tar + width & self._wrap - 1
 
 
 class _CtrlAp:

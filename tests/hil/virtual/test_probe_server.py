@@ -115,25 +115,25 @@ def test_registers_are_read_and_written(session: ProbeSession) -> None:
     assert ask(session, "read_ap_multiple", 0x0C, 3)["result"] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("bits", [8, 16, 32])
-def test_memory_is_read_and_written(session: ProbeSession, bits: int) -> None:
-    value = 0xA1B2C3D4 & (1 << bits) - 1
-
-    assert ask(session, "get_memory_interface_for_ap", 1, 0)["result"] == 0
-    assert ask(session, "write_mem", 0, RAM, value, bits)["status"] == 0
-    assert ask(session, "read_mem", 0, RAM, bits)["result"] == value
-
-
-def test_blocks_are_read_and_written(session: ProbeSession) -> None:
-    data = list(range(200))
-    assert ask(session, "write_block8", 0, RAM + 1, data)["status"] == 0
-    assert ask(session, "read_block8", 0, RAM + 1, 200)["result"] == data
-    assert ask(session, "write_block32", 0, RAM, [5, 1 << 32 | 6])["status"] == 0
-    assert ask(session, "read_block32", 0, RAM, 2)["result"] == [5, 6]
+def test_words_are_read_and_written_in_one_piece(session: ProbeSession) -> None:
+    values = [3 * i for i in range(2000)]
+    ask(session, "write_ap", 0x00, 0x2300_0012)
+    for start in (0, 1024):  # the address counts within 4 KiB
+        ask(session, "write_ap", 0x04, RAM + 4 * start)
+        part = values[start : start + 1024]
+        assert ask(session, "write_ap_multiple", 0x0C, part)["status"] == 0
+        ask(session, "write_ap", 0x04, RAM + 4 * start)
+        assert ask(session, "read_ap_multiple", 0x0C, len(part))["result"] == part
 
 
-def test_other_access_ports_have_no_memory(session: ProbeSession) -> None:
-    assert "result" not in ask(session, "get_memory_interface_for_ap", 1, 1)
+def test_only_the_wires_of_a_value_are_driven(session: ProbeSession) -> None:
+    ask(session, "write_ap", 0x04, 1 << 32 | RAM)
+
+    assert ask(session, "read_ap", 0x04)["result"] == RAM
+
+
+def test_memory_goes_through_the_access_port_s_registers(session: ProbeSession) -> None:
+    assert "result" not in ask(session, "get_memory_interface_for_ap", 1, 0)
 
 
 def test_the_reset_line_is_the_board_s(session: ProbeSession) -> None:
@@ -173,13 +173,7 @@ def test_the_reset_line_is_the_board_s(session: ProbeSession) -> None:
         (request("write_ap_multiple", 0x0C, "abc"), "not a list"),
         (request("write_ap_multiple", 0x0C, [1, None]), "not a list"),
         (request("read_ap_multiple", 0x0C, 1 << 31), "no integer"),
-        (request("read_mem", 1, RAM, 32), "memory interface"),
-        (request("read_mem", 0, RAM, 64), "16 or 32"),
-        (request("read_mem", 0, RAM + 2, 32), "multiple of 4"),
-        (request("write_block8", 0, RAM, [256]), "0 to 255"),
-        (request("write_block8", 0, 0xFFFF_FFFF, [1, 2]), "a block of"),
-        (request("read_block8", 0, 0, 1 << 30), "a block of"),
-        (request("read_block32", 0, RAM, 1 << 30), "no integer"),
+        (request("read_mem", 0, RAM, 32), "unknown request"),
     ],
 )
 def test_a_wrong_request_is_answered_with_why(session: ProbeSession, line, why) -> None:
@@ -191,13 +185,12 @@ def test_a_wrong_request_is_answered_with_why(session: ProbeSession, line, why) 
 
 
 def test_a_fault_of_the_bus_says_where(session: ProbeSession) -> None:
-    for answer in (
-        ask(session, "read_mem", 0, 0x3000_0000, 32),
-        ask(session, "write_block32", 0, 0x3000_0000, [1]),
-        ask(session, "read_block8", 0, 0x2003_FFFF, 2),
-    ):
-        assert answer["status"] == FAULT
-    assert "0x30000000" in ask(session, "read_mem", 0, 0x3000_0000, 32)["error"]
+    ask(session, "write_ap", 0x04, 0x3000_0000)
+
+    answer = ask(session, "read_ap", 0x0C)
+
+    assert answer["status"] == FAULT
+    assert "0x30000000" in answer["error"]
 
 
 def test_a_locked_chip_faults(session: ProbeSession, debugger: Debugger) -> None:
@@ -205,8 +198,8 @@ def test_a_locked_chip_faults(session: ProbeSession, debugger: Debugger) -> None
     assert controller is not None
     controller.protect()
     try:
-        assert ask(session, "read_mem", 0, RAM, 32)["status"] == FAULT
         assert ask(session, "read_ap", 0x0100_000C)["result"] == 0
+        assert ask(session, "read_ap_multiple", 0x0C, 4)["status"] == FAULT
     finally:
         controller.erase_chip()
 
@@ -226,8 +219,7 @@ _values = st.recursive(
 )
 _NAMES = """hello readprop open close connect disconnect swj_sequence set_clock reset assert_reset
 is_reset_asserted read_dp write_dp read_ap write_ap read_ap_multiple write_ap_multiple
-get_memory_interface_for_ap read_mem write_mem read_block32 write_block32 read_block8 write_block8
-has_swo nonsense"""
+get_memory_interface_for_ap has_swo nonsense"""
 _names = st.sampled_from(_NAMES.split())
 # Places where something happens when a debugger looks or writes there
 _pages = [0, RAM, 0x1000_0000, 0x1000_1000, 0x4000_0000, 0x4000_2000, 0x4000_8000, 0x4001_E000]
@@ -267,12 +259,11 @@ def test_any_bytes_get_an_answer(session: ProbeSession, line) -> None:
 )
 def test_any_access_gets_an_answer(session: ProbeSession, accesses) -> None:
     for is_write, address, value, bits in accesses:
-        at = address & -(bits // 8)
-        if is_write:
-            answer = ask(session, "write_mem", 0, at, value, bits)
-        else:
-            answer = ask(session, "read_mem", 0, at, bits)
+        ask(session, "write_ap", 0x00, 0x2300_0010 | bits >> 4)
+        ask(session, "write_ap", 0x04, address)
+        answer = ask(session, *(("write_ap", 0x0C, value) if is_write else ("read_ap", 0x0C)))
         assert answer["status"] in (0, FAULT)
+        ask(session, "write_dp", 0, 0x1E)
 
 
 @FUZZ
@@ -364,7 +355,9 @@ def test_a_client_that_vanishes_leaves_the_core_as_it_was(
     server: ProbeServer, debugger: Debugger
 ) -> None:
     client = Client(server)
-    client.ask("write_mem", 0, DHCSR, KEY | 3, 32)
+    client.ask("write_ap", 0x00, 0x2300_0012)
+    client.ask("write_ap", 0x04, DHCSR)
+    client.ask("write_ap", 0x0C, KEY | 3)
     client.close()
 
     assert debugger.read(DHCSR) & S_HALT
