@@ -44,7 +44,8 @@ _ANSWER_S = 20.0  # of a remote probe: a flash algorithm erases 256 KiB in 4 s a
 
 # What pyOCD raises when probe or chip fail it half-way: its own errors, and what they lead to.
 _PYOCD_ERRORS = (Error, OSError, LookupError, AssertionError, AttributeError, TypeError, ValueError)
-_PROBE_ERRORS = (ProbeError, USBError, ConnectionError, socket.gaierror, TimeoutError)
+# Among them, a probe that is not there; its ProbeErrors are mostly about the chip behind it.
+_GONE_ERRORS = (ProbeDisconnected, USBError, ConnectionError, socket.gaierror, TimeoutError)
 
 _NRF52_LOSES = "all of its flash and its UICR (reset pin, regulator voltage, customer's words)"
 _STM32_LOSES = "all of its flash, backup registers and backup RAM"
@@ -148,10 +149,12 @@ def connected(probe: Any, target_type: str) -> Iterator[Any]:
         except _PYOCD_ERRORS as error:
             if _is_locked(target):
                 raise _locked(target) from error
-            if isinstance(error, TransferError):
-                reason = f"the chip does not answer the debug probe: {_described(error)}"
-                hint = "is it supplied with power, held in reset, or locked for good?"
-                raise Failure("failed", reason=f"{reason}; {hint}") from error
+            if isinstance(error, TransferError | ProbeError) and _why_gone(error, probe) is None:
+                raise Failure(
+                    "failed",
+                    reason=f"no connection to the chip: {_described(error)}; is it supplied with "
+                    "power, held in reset, locked for good, or in use by another debugger?",
+                ) from error
             raise
         if _is_locked(target):
             raise _locked(target)
@@ -278,7 +281,7 @@ def _why_gone(error: BaseException, probe: Any) -> str | None:
     """
     current: BaseException | None = error
     while current is not None:
-        if isinstance(current, _PROBE_ERRORS):
+        if isinstance(current, _GONE_ERRORS):
             return _described(current)
         current = current.__cause__ or current.__context__
     if probe is None:

@@ -157,16 +157,25 @@ def test_a_board_flashed_by_pyocd_measures_as_one_flashed_directly(
 def test_a_byte_that_is_read_back_wrong_is_named(nrf: VirtualPlace, tmp_path: Path) -> None:
     data = np.random.default_rng(3).bytes(9000)
     elf = write_elf(tmp_path / "a.elf", {0x6_0000: data})
+    wrong = 0x6_0000 + 4001
+    transfer_address = 0
 
     def spoil(request: Request, answer: Request) -> Request:
-        if request["request"] == "read_block32" and request["arguments"][1] == 0x6_0000:
-            answer["result"][1000] ^= 0xFF00
+        """Inverts the byte in whatever reads that word of the flash: blocks, or the access port."""
+        nonlocal transfer_address
+        name, arguments = request["request"], request.get("arguments", [])
+        if name == "write_ap" and arguments[0] & 0xFC == 0x04:  # TAR
+            transfer_address = arguments[1]
+        if name in ("read_block32", "read_ap_multiple"):
+            start = arguments[1] if name == "read_block32" else transfer_address
+            if start <= wrong < start + 4 * len(answer["result"]):
+                answer["result"][(wrong - start) // 4] ^= 0xFF00
         return answer
 
     with ProbeProxy(str(nrf.probe), spoil) as proxy, pytest.raises(VerifyFailed) as raised:
         program(nrf, elf, proxy.address)
 
-    assert raised.value.address == 0x6_0000 + 4001
+    assert raised.value.address == wrong
     assert raised.value.expected == data[4001]
     assert raised.value.found == data[4001] ^ 0xFF
 
