@@ -4,8 +4,9 @@ Both clocks of a board, the cycle counter and the microsecond timer, come from o
 is off, or the clock tree is set up wrongly, they may agree and both be wrong. So the session reads
 the board's clock between two looks at the place's (`Place.now`): the true time that lies between
 two such readings is known within bounds, and the longer a session takes the tighter they are. On
-hardware a session that was too short for a proof goes on until there is one. On a virtual board
-`now` is emulated time, exact while the board waits, and does not pass by waiting.
+hardware a session that was too short for a proof goes on until there is one: what is off by more
+than TOLERANCE and PROOF together is found in every session. On a virtual board `now` is emulated
+time, exact while the board waits, and does not pass by waiting.
 """
 
 from __future__ import annotations
