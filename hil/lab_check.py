@@ -6,6 +6,7 @@ input: what fails is the place, never a model. A step that needs one that failed
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ from hil.errors import (
     SamplesLost,
     TargetFault,
     TriggerError,
+    VerifyFailed,
+    WireError,
     WrongBoard,
 )
 from hil.hardware import HardwarePlace
@@ -245,22 +248,22 @@ class _Steps:
         place = self._open()
         if not place.can_power_cycle:
             raise _Skipped("lab.toml names no switch: faults that need one wait for a person")
-        link = self._link
-        if link is not None and place.source == "hardware":
-            link.close()  # the port may go, and come back as another
-        place.power_cycle()
+        if self._link is not None:
+            self._link.close()  # the port may go, and come back as another
+        if place.source == "hardware" or self._wire is None:
+            place.power_cycle()
         if self._wire is None:
             return "off and on again, and all is plugged in"
-        if link is None or place.source == "hardware":
-            link = stack.enter_context(SerialLink(place.port, place.board.link.baud))
+        link = stack.enter_context(SerialLink(place.port, place.board.link.baud))
         wire = Wire(link, place.name)
         with telling_faults(place):
-            try:
-                wire.wait_boot(BOOT_S if place.source == "virtual" else RESTARTED_S)
-            except LinkTimeout:
-                if place.source == "virtual":
-                    raise
-                link.discard()  # it was said before the port was back
+            if place.source == "virtual":
+                place.power_cycle()  # its port stays, so the boot message is seen
+                wire.wait_boot(BOOT_S)
+            else:
+                with contextlib.suppress(LinkTimeout):  # said before the port was back
+                    wire.wait_boot(RESTARTED_S)
+                link.discard()
             wire.hello()
         return "off and on again, and the firmware answers"
 
@@ -273,10 +276,12 @@ class _Steps:
 _MENDS: tuple[tuple[type[HilError], str], ...] = (
     (ChipLocked, "if what it holds may go, unlock it by hand: pyocd erase --mass"),
     (ProbeGone, f"is it plugged in and `probe` right (hil lab scan lists them)? {USB_RULES}"),
+    (VerifyFailed, "try a shorter cable and a powered hub; hil lab health: how worn is the flash?"),
     (BuildError, "hil doctor says what is not installed"),
     (FlashError, "hil doctor says which tools are missing; the words above are the tool's"),
     (WrongBoard, "cables are mixed up, or `port` is another board's: hil lab scan"),
     (LinkGarbled, "compare baud in boards/, and the jumpers between debugger and UART"),
+    (WireError, "noise on the line: a shorter cable, a ground between board and debugger"),
     (LinkTimeout, "is `port` the right one of two, are the jumpers to the debugger's UART set?"),
     (ResetLoop, "look at the supply: a weak one resets the board when it starts to work"),
     (TargetFault, "flash the demo of the maker: if that fails too, the board is broken"),

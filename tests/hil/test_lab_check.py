@@ -172,6 +172,17 @@ def test_the_command_shows_steps_as_they_come_and_ends_with_1_if_any_failed(hil,
     assert "1 ok, 1 failed, 1 skipped" in err
 
 
+def test_no_advice_is_hidden_behind_that_of_a_more_general_error():
+    kinds = [kind for kind, _ in lab_check._MENDS]
+
+    assert not [
+        (first, later)
+        for number, first in enumerate(kinds)
+        for later in kinds[number + 1 :]
+        if issubclass(later, first)
+    ]
+
+
 def test_nothing_to_check_is_an_error_that_says_what_to_do(hil, lab_file):
     lab_file.unlink()
 
