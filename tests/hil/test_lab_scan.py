@@ -13,6 +13,7 @@ from serial.tools import list_ports
 
 from hil import lab_scan, power
 from hil.child import Ended
+from hil.cli import main
 from hil.errors import BoardFileError, HilError
 from hil.lab import read_lab
 from hil.lab_scan import Probe, ask_name, list_probes, scan, write_places
@@ -261,6 +262,26 @@ def test_a_socket_that_uhubctl_switches_is_written_too(bench):
 
     entry = read_lab().places["nrf52840_dk_1"]
     assert entry.power == power.PowerEntry("uhubctl", location="1-1", port=4)
+
+
+def test_the_command_shows_a_table_and_what_is_left_to_do(bench, monkeypatch, capsys):
+    bench.plug(STLINK, "066DFF1", answer="stm32f746g_disco", probe_target="cortex_m")
+    bench.meters.append(FoundMeter("joulescope", None, "002557", "u/js220/002557"))
+
+    monkeypatch.setattr("sys.argv", ["hil", "lab", "scan"])
+    with pytest.raises(SystemExit):
+        main()
+    out, err = capsys.readouterr()
+
+    assert "stm32f746g_disco_1" in out
+    assert 'meter = {kind = "joulescope", serial = "002557"}' in out
+    assert "added stm32f746g_disco_1; now run: hil lab check" in err
+    monkeypatch.setattr("sys.argv", ["hil", "lab", "scan", "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    values = json.loads(capsys.readouterr().out)
+    assert [finding["state"] for finding in values["findings"]] == ["kept", "left"]
+    assert values["added"] == {}
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
