@@ -35,6 +35,7 @@ from hil.lab import Place, lab_path, open_place, read_lab
 from hil.manifest import Manifest, read_manifest
 from hil.proof import prove
 from hil.record import Record
+from hil.recovery import KeptPlace
 from hil.rig import Done, Job, MeasureJob, Rig, Stage, find_places
 from hil.session import STANDARD, Procedure, measure, starts
 
@@ -243,11 +244,6 @@ def open_rig(
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Rig]:
     """A rig on the places of the lab, with the lab's health ledger; `flash` as of `open_place`."""
-
-    def give_way(place: Place) -> None:
-        if place.lock is not None:
-            place.lock.yield_turn()
-
     with (
         Ledger() as ledger,
         Rig(
@@ -255,11 +251,20 @@ def open_rig(
             open_place=lambda name, stop: open_place(name, flash=flash, stop=stop),
             ledger=ledger,
             prove=prove,
-            give_way=give_way,
             say=say,
         ) as rig,
     ):
         yield rig
+
+
+@contextlib.contextmanager
+def keep_place(name: str, *, say: Callable[[str], None] = lambda _: None) -> Iterator[KeptPlace]:
+    """One place of the lab, brought back after faults, for work that is not a rig's."""
+    with Ledger() as ledger:
+        kept = KeptPlace(name, open_place=open_place, ledger=ledger, prove=prove, say=say)
+        with contextlib.closing(kept):
+            kept.open()
+            yield kept
 
 
 def measure_jobs(

@@ -61,7 +61,8 @@ def tune(
 
     What was measured is kept: a tuning that was stopped goes on where it was.
     """
-    from hil.lab import board_of, open_place, read_lab
+    from hil.bench import keep_place
+    from hil.lab import board_of, read_lab
     from hil.report import front_json, front_table, write_json
     from hil.store import DEFAULT_PATH, Store
     from hil.tune import Limits, plan_of, tune_model
@@ -75,7 +76,7 @@ def tune(
     with (
         Store(store or DEFAULT_PATH) as opened,
         status_line() as status,
-        open_place(board) as place,
+        keep_place(board, say=say) as kept,
     ):
 
         def progress(text: str) -> None:
@@ -85,7 +86,7 @@ def tune(
         tuned = tune_model(
             tflite,
             name,
-            place,
+            kept,
             opened,
             objective=objective,
             limits=Limits(sram_limit, flash_limit),

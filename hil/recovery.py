@@ -171,6 +171,15 @@ class KeptPlace:
         with contextlib.suppress(HilError, OSError):  # what failed before is what counts
             self._stack.close()
 
+    def give_way(self) -> None:
+        """Lets other processes that wait for the place have it first; quick when there is none."""
+        lock = self._place.lock if self._place else None
+        if lock is not None:
+            try:
+                lock.yield_turn()
+            except HilError:  # it did not come back in time: the next use waits for it again
+                self.close()
+
     def abandon(self) -> None:
         """From another thread: makes the use under way fail soon, and allows no further attempt."""
         self._abandoned.set()

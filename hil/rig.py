@@ -146,7 +146,6 @@ class Rig:
         open_place: opens a place; called from its worker.
         ledger: of the places' health.
         prove: as in KeptPlace.
-        give_way: lets another process that wants the open place have it first.
         say: told what people should know at once: faults, moves.
     """
 
@@ -157,11 +156,10 @@ class Rig:
         open_place: OpenPlace,
         ledger: Ledger,
         prove: Callable[[Place], None] | None = None,
-        give_way: Callable[[Place], None] = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._measure, self._open_place, self._ledger = measure, open_place, ledger
-        self._prove, self._give_way, self._say = prove, give_way, say
+        self._prove, self._say = prove, say
         self._changed = threading.Condition()
         self._queues: dict[str, deque[_Entry]] = {}  # in the order in which owners take turns
         self._quarantined: dict[str, str] = {}
@@ -379,16 +377,12 @@ class _Worker:
             if self.place in self._rig._quarantined and reason is None:
                 del self._rig._quarantined[self.place]
                 self._show("idle")
-        if self.kept.is_open:
-            self._let_others()
+        self._let_others()
 
     def _let_others(self) -> None:
         state = self._state
         self._show("waiting")
-        try:
-            self._rig._give_way(self.kept.open())
-        except HilError:  # it did not come back in time: opened again for the next job
-            self.kept.close()
+        self.kept.give_way()
         self._show(state)
 
     def _work(self) -> None:
@@ -416,8 +410,7 @@ class _Worker:
             if busy is not None:
                 entry.refused[self.place] = busy
             self._end(entry, self._measured(entry) if busy is None else None)
-        if self.kept.is_open:
-            self._let_others()
+        self._let_others()
 
     def _measured(self, entry: _Entry) -> Done | None:
         """What came of a job; None: another place has to do it."""

@@ -40,8 +40,8 @@ from hil.compose import (
 )
 from hil.errors import LimitsOutOfReach
 from hil.expected import ExpectedOutputs
-from hil.lab import Place
 from hil.record import Record
+from hil.recovery import KeptPlace
 from hil.session import STANDARD, measure
 from hil.store import Store
 from hil.tuning import LayerBench, Progress, other_memories
@@ -153,14 +153,15 @@ class NetworkBench:
         self,
         tflite: bytes,
         name: str,
-        place: Place,
+        kept: KeptPlace,
         store: Store,
         *,
         models_dir: Path | None = None,
         expected: ExpectedOutputs | None = None,
     ) -> None:
-        self._tflite, self._name, self._place, self._store = tflite, name, place, store
-        self.board_id = place.board.id
+        self._tflite, self._name, self._kept, self._store = tflite, name, kept, store
+        self._board = kept.open().board
+        self.board_id = self._board.id
         self._models_dir = models_dir
         self._expected = expected or ExpectedOutputs()
 
@@ -174,24 +175,28 @@ class NetworkBench:
         firmware, manifest = build_model(
             self._tflite,
             self._name,
-            self._place.board,
+            self._board,
             engine="tiny",
             options=options,
             models_dir=self._models_dir,
         )
-        is_metered = self._place.meter is not None
+        place = self._kept.open()
+        is_metered = place.meter is not None
         for record in reversed(self._store.records(model_sha256=manifest.model_sha256)):
             energy = record.energy_uj
             if (
                 record.firmware_sha256 == firmware.sha256
-                and record.place == self._place.name
+                and record.place == place.name
                 and (energy is not None and energy.idle_uw is not None) == is_metered
-                and record.timing_model == self._place.timing_model
+                and record.timing_model == place.timing_model
                 and record.layers
             ):
                 return record
         outputs = self._expected.of(self._tflite, manifest.inputs, PROCEDURE.seeds)
-        record = measure(self._place, firmware, manifest, outputs, PROCEDURE)
+        self._kept.give_way()
+        record = self._kept.use(
+            self._name, lambda place: measure(place, firmware, manifest, outputs, PROCEDURE)
+        )
         self._store.add_record(record)
         return record
 
@@ -199,7 +204,7 @@ class NetworkBench:
 def tune_model(
     tflite: bytes,
     name: str,
-    place: Place,
+    kept: KeptPlace,
     store: Store,
     *,
     objective: TunedFor = "latency",
@@ -214,7 +219,7 @@ def tune_model(
     Args:
         tflite: the model file, untrusted.
         name: what the user calls it.
-        place: open.
+        kept: the place.
         store: where timings and records are kept, and looked up.
         objective: what the chosen network is best at.
         limits: what it must keep.
@@ -226,9 +231,9 @@ def tune_model(
         WrongKernel: a kernel computes wrong bytes.
         HilError, CodegenError: as hil.bench.measure_model.
     """
-    board = board_limits(place.board)
+    board = board_limits(kept.open().board)
     graph = passes.run(import_tflite(tflite, name))
-    networks = NetworkBench(tflite, name, place, store, models_dir=models_dir)
+    networks = NetworkBench(tflite, name, kept, store, models_dir=models_dir)
     search = _Search(graph, networks, objective)
     for untuned in _UNTUNED:
         progress(f"measuring the untuned network, objective {untuned}")
@@ -237,7 +242,7 @@ def tune_model(
     composers: list[tuple[Composer, list[Kernels]]] = []
     count = 0
     for strips, (striped, kernels) in by_strips(graph, board, search.untuned).items():
-        layer_bench = LayerBench(striped, place, board, store, models_dir=models_dir)
+        layer_bench = LayerBench(striped, kept, board, store, models_dir=models_dir)
         where = "layers alone" if strips == WHOLE else f"layers in {strips.count} strips alone"
         for flags in _FLAG_SETS:
 

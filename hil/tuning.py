@@ -47,7 +47,15 @@ from hil.inputs import random_inputs
 from hil.lab import Place
 from hil.manifest import Manifest, read_manifest
 from hil.recipe import Recipe
-from hil.session import Runner, booted, check_identity, check_outputs, inference_s
+from hil.recovery import KeptPlace
+from hil.session import (
+    Runner,
+    booted,
+    check_identity,
+    check_outputs,
+    inference_s,
+    telling_faults,
+)
 from hil.store import Store
 from hil.timings import Conditions, LayerTiming, timing_key
 
@@ -173,7 +181,7 @@ class LayerBench:
 
     Args:
         graph: after the passes.
-        place: open; used by the thread that calls only.
+        kept: the place; used by the thread that calls only.
         limits: of its board.
         store: where timings are kept.
         models_dir: where generated folders are kept; MODELS_DIR by default.
@@ -182,14 +190,15 @@ class LayerBench:
     def __init__(
         self,
         graph: Graph,
-        place: Place,
+        kept: KeptPlace,
         limits: BoardLimits,
         store: Store,
         *,
         models_dir: Path | None = None,
     ) -> None:
-        self._graph, self._place, self._limits, self._store = graph, place, limits, store
-        self._folder = (models_dir or MODELS_DIR) / place.board.id
+        self._graph, self._kept, self._limits, self._store = graph, kept, limits, store
+        self._board = kept.open().board
+        self._folder = (models_dir or MODELS_DIR) / self._board.id
         self._shapes: dict[OptionName, dict[str, Any]] = {}
 
     def options(self) -> dict[int, list[Option]]:
@@ -242,12 +251,12 @@ class LayerBench:
         return {name: known[key] for name, key in keys.items() if key in known}
 
     def _conditions(self, flags: FlagSet) -> Conditions:
-        board = self._place.board
+        board, place = self._board, self._kept.open()
         compiler = compiler_flags(flags)
         return Conditions(
             board=board.id,
-            source=self._place.source,
-            timing_model=self._place.timing_model,
+            source=place.source,
+            timing_model=place.timing_model,
             compiler=compiler_version(),
             flags=compiler,
             build=parts_id(Recipe("", "tiny", flags=compiler), board),
@@ -286,17 +295,30 @@ class LayerBench:
         folder = self._folder / f"cases-{digest.hexdigest()[:16]}_{flags}"
         with locked(folder):
             write_generated(folder, generated)
-            built = build(folder, self._place.board, jobs=1), read_manifest(folder)
+            built = build(folder, self._board, jobs=1), read_manifest(folder)
         forget_oldest(self._folder)
         return built
 
     def _measure(
         self, batch: Sequence[Case], firmware: Firmware, manifest: Manifest
     ) -> list[LayerTiming]:
-        with booted(self._place, firmware) as wire:
+        self._kept.give_way()
+        what = f"{len(batch)} kernels of {self._graph.name}"
+        cycles = self._kept.use(what, lambda place: self._cycles(place, batch, firmware, manifest))
+        code = code_bytes(firmware.elf, len(batch))
+        return [
+            LayerTiming(case_cycles, size + constant_bytes(self._graph, case))
+            for case, case_cycles, size in zip(batch, cycles[::LAYERS_PER_CASE], code, strict=True)
+        ]
+
+    def _cycles(
+        self, place: Place, batch: Sequence[Case], firmware: Firmware, manifest: Manifest
+    ) -> list[int]:
+        """Cycles of every layer of the firmware, the outputs of each seed checked."""
+        with telling_faults(place), booted(place, firmware) as wire:
             hello = wire.hello()
-            check_identity(hello, self._place, firmware, manifest)
-            runner = Runner(wire, manifest, hello, inference_s(self._place, manifest))
+            check_identity(hello, place, firmware, manifest)
+            runner = Runner(wire, manifest, hello, inference_s(place, manifest))
             for number, seed in enumerate(SEEDS):
                 [data] = random_inputs(manifest.inputs, seed)
                 expected = expected_output(self._graph, batch, data.tobytes())
@@ -308,13 +330,9 @@ class LayerBench:
                 except OutputMismatch as error:
                     case = batch[error.index]
                     raise WrongKernel(
-                        case.kernel.name, self._graph.ops[case.op].name, self._place.name
+                        case.kernel.name, self._graph.ops[case.op].name, place.name
                     ) from None
-        code = code_bytes(firmware.elf, len(batch))
-        return [
-            LayerTiming(case_cycles, size + constant_bytes(self._graph, case))
-            for case, case_cycles, size in zip(batch, cycles[::LAYERS_PER_CASE], code, strict=True)
-        ]
+        return cycles
 
 
 def batched(graph: Graph, cases: Sequence[Case], board: BoardLimits) -> list[list[Case]]:

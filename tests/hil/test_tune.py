@@ -19,8 +19,8 @@ from records import make_record
 from codegen.export_tflite import export_tflite
 from codegen.plan_file import parse_plan
 from hil import bench, cli, tune
+from hil.bench import keep_place
 from hil.errors import LimitsOutOfReach
-from hil.lab import open_place
 from hil.record import EnergyUj, LayerCycles, SramBytes
 from hil.report import front_json, front_table
 from hil.store import Store
@@ -76,7 +76,7 @@ def test_a_tuned_network_is_no_worse_than_the_untuned_one_in_anything(
     tflite, store_path, models_dir
 ):
     lines: list[str] = []
-    with Store(store_path) as store, open_place(NRF) as place:
+    with Store(store_path) as store, keep_place(NRF) as place:
         tuned = tune_model(tflite, "net", place, store, progress=lines.append)
 
         def refuse(*_, **__):

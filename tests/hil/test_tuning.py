@@ -14,10 +14,9 @@ from codegen import cases, ir
 from codegen.engines.tiny import ops_with_kernels
 from codegen.kernels import Cost, Kernel, candidates
 from hil import tuning
-from hil.bench import board_limits
+from hil.bench import board_limits, keep_place
 from hil.board import get_board
 from hil.errors import WrongKernel
-from hil.lab import open_place
 from hil.store import Store
 from hil.timings import Conditions, LayerTiming, timing_key
 from hil.tuning import LayerBench, Option, Progress, ahead, batched, worth_measuring
@@ -176,8 +175,8 @@ def test_what_a_thread_raises_is_raised():
 
 @pytest.fixture(scope="module")
 def board():
-    with open_place(NRF) as place:
-        yield place
+    with keep_place(NRF) as kept:
+        yield kept
 
 
 def bench(graph, place, store, tmp_path) -> LayerBench:
@@ -260,7 +259,7 @@ def test_constants_are_measured_in_every_memory_that_the_board_has(tmp_path):
     limits = board_limits(get_board("stm32f746g_disco"))
     builder = Builder(np.random.default_rng(1), name="net")
     graph = builder.graph([builder.fully_connected(builder.input((1, 256)), 64)])
-    with Store(tmp_path / "s.sqlite") as store, open_place("virtual:stm32f746g_disco") as place:
+    with Store(tmp_path / "s.sqlite") as store, keep_place("virtual:stm32f746g_disco") as place:
         layer_bench = LayerBench(graph, place, limits, store, models_dir=tmp_path)
         [options] = layer_bench.options().values()
         in_flash = layer_bench.timings(options, "fast")
@@ -274,3 +273,16 @@ def test_constants_are_measured_in_every_memory_that_the_board_has(tmp_path):
     assert elsewhere[(*best[:2], "stream")].cycles < in_flash[best].cycles
     for option in others:
         assert (option.copy_bytes >= 256 * 64) == (option.weights == "ram")
+
+
+def test_a_fault_of_the_board_is_met_by_measuring_the_batch_again(tmp_path):
+    graph = twins()
+    with Store(tmp_path / "s.sqlite") as store, keep_place(f"{NRF}?fault=garbage@1") as kept:
+        layer_bench = bench(graph, kept, store, tmp_path)
+        [option] = all_options(layer_bench)[:1]
+
+        timings = layer_bench.timings([option], "fast")
+
+    with Store(tmp_path / "t.sqlite") as store, keep_place(NRF) as undisturbed:
+        assert timings == bench(graph, undisturbed, store, tmp_path).timings([option], "fast")
+    assert kept.faults == 1

@@ -22,7 +22,7 @@ class JournalPlace:
 
     source: Literal["virtual", "hardware"] = "virtual"
     timing_model: str | None = "fake/1"
-    probe = meter = None
+    probe = meter = lock = None
     can_power_cycle = True
     port = "/dev/null"
 
