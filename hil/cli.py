@@ -23,6 +23,7 @@ import typer
 from hil.cli_lab import boards, lab
 from hil.cli_mlperf import mlperf
 from hil.cli_profile import profile
+from hil.cli_serve import serve
 from hil.cli_tune import tune
 from hil.console import (
     mend_streams,
@@ -118,6 +119,9 @@ app.command()(boards)
 
 
 app.add_typer(lab)
+
+
+app.command()(serve)
 
 
 @app.command()

@@ -111,14 +111,18 @@ class VirtualPlace:
     @property
     def port(self) -> str:
         """Path of its serial port at present."""
-        self._port = self._request({"do": "ports"})["port"]
+        self._port = self.ports()["port"]
         return self._port
 
     @property
     def probe(self) -> str | None:
         """Its debug probe at present, as pyOCD calls it; None while that is gone."""
-        probe: str | None = self._request({"do": "ports"})["probe"]
+        probe: str | None = self.ports()["probe"]
         return probe
+
+    def ports(self) -> dict[str, Any]:
+        """port, probe and meter_port at present; None for what is not there."""
+        return self._request({"do": "ports"})
 
     def flash(self, elf: Path, *, until: str = "") -> None:
         """Programs an ELF file and starts it; raises FlashError.
