@@ -177,6 +177,9 @@ class Record:
         """The record as plain JSON types, `schema` first; no `timing_model` on hardware."""
         values = dataclasses.asdict(self)
         values["layers"] = [layer.to_json() for layer in self.layers]
+        if self.energy_uj is not None:
+            energy = values["energy_uj"]
+            values["energy_uj"] = {key: energy[key] for key in energy if energy[key] is not None}
         ordered = {"schema": values.pop("schema"), **values}
         if self.timing_model is None:
             del ordered["timing_model"]

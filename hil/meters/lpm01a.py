@@ -33,7 +33,7 @@ MAX_MA = 50
 SAMPLES_PER_TIMESTAMP = 1000
 TIMESTAMP_MS = SAMPLES_PER_TIMESTAMP * 1000 // RATE_HZ
 
-ANSWER_S, STOP_S = 5.0, 2.0
+ANSWER_S, STOP_S = 15.0, 2.0  # a new voltage makes it calibrate itself first
 _LINE_BYTES = 200  # longer lines are noise
 
 _SAMPLE = re.compile(rb"(\d{4})([+-]\d{2})$")

@@ -5,7 +5,7 @@ import json
 import pytest
 from records import make_record
 
-from hil.record import LatencyCycles, Record
+from hil.record import EnergyUj, LatencyCycles, Record
 
 
 def test_a_record_survives_json():
@@ -19,6 +19,22 @@ def test_a_hardware_record_without_a_meter_survives_json():
 
     assert "timing_model" not in record.to_json()
     assert Record.from_json(record.to_json()) == record
+
+
+def test_an_energy_without_a_meter_looks_as_it_always_did():
+    record = make_record()
+
+    assert list(record.to_json()["energy_uj"]) == ["median", "n", "source"]
+    assert Record.from_json(record.to_json()) == record
+
+
+def test_what_a_meter_told_survives_json():
+    energy = EnergyUj(61.8, 10, "measured:ppk2", 61.6, 62.1, 8400.4, 3000)
+    record = make_record(source="hardware", timing_model=None, energy_uj=energy)
+
+    told = json.loads(json.dumps(record.to_json()))
+    assert told["energy_uj"]["idle_uw"] == 8400.4
+    assert Record.from_json(told) == record
 
 
 def test_the_json_form_has_the_documented_keys_in_order():
