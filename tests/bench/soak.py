@@ -150,10 +150,17 @@ class Soak:
         options += ["--queue", "soak", "--store", str(self.store)]
         return [sys.executable, "-m", "hil", "bench", *models, *options]
 
-    def run_session(self, known: int, kill_at: int | None, delay_s: float = 0.0) -> Session:
-        """Runs the bench, which has `known` records, until it ends or is killed.
+    def run_session(
+        self,
+        known: int,
+        kill_at: int | None,
+        *,
+        delay_s: float = 0.0,
+        how: signal.Signals = signal.SIGKILL,
+    ) -> Session:
+        """Runs the bench, which has `known` records, until it ends or is sent a signal.
 
-        The kill comes `delay_s` after there are `kill_at` records.
+        The signal, `how`, comes `delay_s` after there are `kill_at` records.
         """
         session = Session(known)
         self._sessions += 1
@@ -176,7 +183,7 @@ class Soak:
                 with contextlib.suppress(psutil.Error):
                     session.rss.append((session.acknowledged, process.memory_info().rss))
                 if kill_at is not None and session.acknowledged >= kill_at and killer is None:
-                    killer = threading.Timer(delay_s, bench.send_signal, [signal.SIGKILL])
+                    killer = threading.Timer(delay_s, bench.send_signal, [how])
                     killer.start()
             session.code = bench.wait()
             if killer is not None:
