@@ -92,7 +92,8 @@ class HardwarePlace:
         )
 
     def reset(self) -> None:
-        """As the reset button, by the probe; raises FlashError."""
+        """As the reset button, by the probe; raises FlashError, MeterError."""
+        self._supply()
         flash.reset(
             self.board,
             place=self.name,
@@ -132,6 +133,11 @@ class HardwarePlace:
         if self.probe is not None and serials and bare_serial(self.probe) not in serials:
             return f"debug probe {self.probe} is not on USB"
         return ""
+
+    def _supply(self) -> None:
+        """Opens the meter if it supplies the board, which has no power before."""
+        if self.entry.meter is not None and self.entry.meter.supply_mv is not None:
+            _ = self.meter
 
     @property
     def _lock_fds(self) -> tuple[int, ...]:

@@ -121,3 +121,23 @@ def test_a_meter_that_is_not_plugged_in_is_an_error_of_the_meter(usb, monkeypatc
 
     with pytest.raises(MeterError, match="ppk2 of desk: is not plugged in"):
         _ = place.meter
+
+
+@pytest.mark.parametrize(("supply_mv", "expected"), [(3000, ["meter", "flash"]), (None, ["flash"])])
+def test_a_board_that_its_meter_supplies_has_power_before_it_is_flashed(
+    usb, monkeypatch, supply_mv, expected
+):
+    done = []
+    monkeypatch.setattr(meters, "open_meter", lambda *_, **__: done.append("meter") or Meter())
+    monkeypatch.setattr(flash, "program", lambda *_, **__: done.append("flash"))
+    place = place_of(usb, meter=MeterEntry("joulescope", supply_mv=supply_mv))
+
+    place.flash(usb / "x.elf")
+
+    assert done == expected
+    place.close()
+
+
+class Meter:
+    def close(self):
+        pass
