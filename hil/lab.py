@@ -46,6 +46,7 @@ from hil.locks import WAIT_S, PlaceLock, SlotLock, place_keys
 from hil.ports import why_not_stable
 from hil.power import PowerEntry
 from hil.tables import read_toml, table_to_dataclass
+from hil.virtual.faults import parse_faults
 from hil.virtual.options import FlashWay, MeterKind, VirtualOptions, parse_options
 
 if TYPE_CHECKING:
@@ -142,6 +143,10 @@ class PlaceEntry:
         if self.meter is not None and self.meter.kind not in get_args(MeterKind):
             known = ", ".join(get_args(MeterKind))
             raise ValueError(f"meter {self.meter.kind!r}: a virtual board knows {known}")
+        try:
+            parse_faults(self.faults)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
 
     def _check_physical(self) -> None:
         if self.port is None:

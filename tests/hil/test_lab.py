@@ -158,7 +158,10 @@ def test_a_physical_place_whose_port_leads_to_a_pseudo_terminal_is_refused(lab_f
 
 @pytest.mark.parametrize(
     ("name", "way", "known"),
-    [("virtual:nrf52840_dk", "openocd", "direct, pyocd"), ("desk", "direct", "jlink, openocd, pyocd")],
+    [
+        ("virtual:nrf52840_dk", "openocd", "direct, pyocd"),
+        ("desk", "direct", "jlink, openocd, pyocd"),
+    ],
 )
 def test_a_way_of_flashing_that_a_place_does_not_know_is_refused(lab_file, name, way, known):
     lab_file.write_text(DESK_TEXT)
@@ -190,3 +193,12 @@ def test_the_examples_of_the_documentation_are_read_as_they_stand(lab_file, page
     for example in examples:
         lab_file.write_text(example)
         assert read_lab().places
+
+
+def test_a_fault_that_is_not_known_is_found_when_the_lab_is_read(lab_file):
+    lab_file.write_text(
+        '[places.x]\nboard = "nrf52840_dk"\nvirtual = true\nfaults = ["silense@2"]\n'
+    )
+
+    with pytest.raises(BoardFileError, match=r"\[places.x\]: fault 'silense@2'.*known are garbage"):
+        read_lab()
