@@ -140,6 +140,8 @@ class CoreDebug:
         """Control and status. Looks a moment longer while the core runs under a debugger."""
         if self._cpu.debug_enabled and self._core.is_running:
             self._core.wait(_POLL_S)
+            if self._cpu.has_passed_breakpoint:
+                self._cpu.interrupt()
         value = self._control | _S_REGRDY
         value |= _C_DEBUGEN if self._cpu.debug_enabled else 0
         if self.is_halted:

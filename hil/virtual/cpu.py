@@ -479,6 +479,11 @@ class Cpu:
         """Addresses that halt the core."""
         return set(self._breakpoints)
 
+    @property
+    def has_passed_breakpoint(self) -> bool:
+        """Whether it shall halt but Unicorn went on, as it does inside an IT block."""
+        return bool(self._halt)
+
     def _on_breakpoint(self, engine: Uc, address: int, size: int, data: None) -> None:
         self._halt = BKPT
         engine.emu_stop()

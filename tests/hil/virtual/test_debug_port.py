@@ -324,6 +324,44 @@ def test_a_breakpoint_halts_before_its_instruction(debugger: Debugger, assemble)
     assert debugger.register(PC) == at["last"]
 
 
+IT_BLOCK = """start: movs r0, #1
+    cmp r0, #1
+    itte eq
+    moveq r1, #5
+    here: moveq r2, #6
+    movne r2, #7
+    behind: b behind
+"""
+
+
+def test_a_step_goes_over_an_it_block(debugger: Debugger, assemble) -> None:
+    elf = assemble(debugger.cpu.board, IT_BLOCK)
+    at = symbols(elf)
+    debugger.run(elf)
+    debugger.halt()
+    debugger.set_register(PC, at["start"] + 4)
+    debugger.set_register(XPSR, 1 << 30)  # Z
+    debugger.step()
+
+    assert debugger.register(PC) == at["behind"]
+    assert [debugger.register(r) for r in (1, 2)] == [5, 6]
+
+
+def test_a_breakpoint_in_an_it_block_halts_behind_it(debugger: Debugger, assemble) -> None:
+    elf = assemble(debugger.cpu.board, IT_BLOCK)
+    at = symbols(elf)
+    debugger.run(elf)
+    debugger.halt()
+    debugger.set_breakpoint(at["here"])
+    debugger.set_register(PC, at["start"])
+    debugger.write(DFSR, 0x1F)
+    debugger.go()
+    debugger.wait_halted()
+
+    assert debugger.register(PC) == at["behind"]
+    assert debugger.read(DFSR) == 1 << 1
+
+
 def test_a_breakpoint_is_set_while_the_core_runs(debugger: Debugger, assemble) -> None:
     elf = assemble(debugger.cpu.board, COUNT)
     debugger.run(elf)
