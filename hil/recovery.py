@@ -233,7 +233,7 @@ class KeptPlace:
         failures = self._ledger.failed(self.name)
         steps = treatment.steps
         if treatment.is_for_a_person:
-            self._fault(what, error, "quarantine: somebody has to look at it")
+            self._fault(what, error, "quarantine")
             self._quarantine(error, error)
         elif failures >= QUARANTINE_AFTER and not is_anonymous(self.name):
             self._fault(what, error, f"quarantine after {failures} failures in a row")
@@ -277,6 +277,7 @@ class KeptPlace:
             raise cause
         text = f"{type(reason).__name__}: {reason}"
         self._ledger.quarantine(self.name, text)
+        self._say(f"{self.name} is in quarantine; see why, then: hil lab release {self.name}")
         raise PlaceQuarantined(self.name, text) from cause
 
     def _do(self, step: Step) -> None:

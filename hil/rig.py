@@ -402,6 +402,7 @@ class _Worker:
         with self._changed:
             if reason is not None:
                 self._show("quarantined")
+                self._rig._say(str(PlaceQuarantined(self.place, reason)))
                 self._rig._set_quarantine(self.place, reason)
                 return
             entry = self.entry = self._rig._take(self.place)
@@ -427,7 +428,6 @@ class _Worker:
                 is_over=lambda: entry.is_over,
             )
         except PlaceQuarantined as error:
-            self._rig._say(str(error))
             entry.refused[self.place] = error
             return None
         except Exception as error:  # the owner makes it a failed trial, or raises it
