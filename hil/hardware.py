@@ -80,7 +80,7 @@ class HardwarePlace:
         return self.entry.power is not None
 
     def flash(self, elf: Path) -> None:
-        """Programs, verifies and starts an image; raises FlashError."""
+        """Programs, verifies and starts an image; raises FlashError, MeterError."""
         _ = self.meter  # whose opening gives the board its supply, if it comes through the meter
         flash.program(
             self.board,
@@ -93,7 +93,7 @@ class HardwarePlace:
 
     def reset(self) -> None:
         """As the reset button, by the probe; raises FlashError, MeterError."""
-        self._supply()
+        _ = self.meter
         flash.reset(
             self.board,
             place=self.name,
@@ -133,11 +133,6 @@ class HardwarePlace:
         if self.probe is not None and serials and bare_serial(self.probe) not in serials:
             return f"debug probe {self.probe} is not on USB"
         return ""
-
-    def _supply(self) -> None:
-        """Opens the meter if it supplies the board, which has no power before."""
-        if self.entry.meter is not None and self.entry.meter.supply_mv is not None:
-            _ = self.meter
 
     @property
     def _lock_fds(self) -> tuple[int, ...]:

@@ -76,7 +76,7 @@ def test_a_board_that_does_not_come_back_is_an_error(usb, monkeypatch):
     monkeypatch.setattr(hardware, "BACK_S", 0.2)
     place = place_of(usb, power=switch(usb, on="pass"))
 
-    with pytest.raises(PowerError, match="power of desk: serial port .* is not there 0 s after"):
+    with pytest.raises(PowerError, match=r"power of desk: serial port .* is not there 0 s after"):
         place.power_cycle()
 
 
@@ -123,18 +123,17 @@ def test_a_meter_that_is_not_plugged_in_is_an_error_of_the_meter(usb, monkeypatc
         _ = place.meter
 
 
-@pytest.mark.parametrize(("supply_mv", "expected"), [(3000, ["meter", "flash"]), (None, ["flash"])])
-def test_a_board_that_its_meter_supplies_has_power_before_it_is_flashed(
-    usb, monkeypatch, supply_mv, expected
-):
+def test_a_board_behind_a_meter_has_power_before_a_tool_comes(usb, monkeypatch):
     done = []
     monkeypatch.setattr(meters, "open_meter", lambda *_, **__: done.append("meter") or Meter())
     monkeypatch.setattr(flash, "program", lambda *_, **__: done.append("flash"))
-    place = place_of(usb, meter=MeterEntry("joulescope", supply_mv=supply_mv))
+    monkeypatch.setattr(flash, "reset", lambda *_, **__: done.append("reset"))
+    place = place_of(usb, meter=MeterEntry("joulescope"))
 
+    place.reset()
     place.flash(usb / "x.elf")
 
-    assert done == expected
+    assert done == ["meter", "reset", "flash"]
     place.close()
 
 
