@@ -20,7 +20,9 @@ from hil.errors import TriggerError
 DURATION_TOLERANCE = 0.01
 #: And the trigger's edges are known to within these many samples each way.
 DURATION_SLACK_SAMPLES = 3
-#: Samples right beside an edge count neither as idle nor, if the meter averages, as active.
+#: Right beside an edge the current still settles, and edges are reported with a jitter: so much
+#: time, at least these many samples, counts neither as idle nor, if the meter averages, as active.
+GUARD_S = 2e-5
 GUARD_SAMPLES = 2
 #: How much time beside a window tells the idle power, at least these many samples.
 IDLE_S = 0.002
@@ -93,9 +95,14 @@ def idle_samples(period_s: float) -> int:
     return max(IDLE_SAMPLES, round(IDLE_S / period_s))
 
 
+def guard_samples(period_s: float) -> int:
+    """How many samples right beside a window are neither."""
+    return max(GUARD_SAMPLES, round(GUARD_S / period_s))
+
+
 def margin_samples(period_s: float) -> int:
     """Samples that must be there before a window's first and behind its last one."""
-    return idle_samples(period_s) + GUARD_SAMPLES + 1
+    return idle_samples(period_s) + guard_samples(period_s) + 1
 
 
 def find_window(
@@ -159,8 +166,8 @@ def _between_levels(
         )
     first, end = int(rises[0]), int(falls[0])  # the first high sample, the first low one after it
     period_s, power = samples.period_s, samples.power_uw
-    idle = idle_samples(period_s)
-    if len(high) < end + idle + GUARD_SAMPLES:
+    idle, guard = idle_samples(period_s), guard_samples(period_s)
+    if len(high) < end + idle + guard:
         return None
     length = end - first
     if duration_s is None:
@@ -177,8 +184,8 @@ def _between_levels(
     # a value between a sample inside and one outside would be neither.
     inside = power[first:end].astype(np.float64)
     total = inside.sum() + (first - rise - 0.5) * inside[0] + (fall - end + 0.5) * inside[-1]
-    before = power[max(0, first - GUARD_SAMPLES - idle) : max(0, first - GUARD_SAMPLES)]
-    after = power[end + GUARD_SAMPLES : end + GUARD_SAMPLES + idle]
+    before = power[max(0, first - guard - idle) : max(0, first - guard)]
+    after = power[end + guard : end + guard + idle]
     return EnergyWindow(
         energy_uj=float(total * period_s),
         duration_s=duration_s,
@@ -198,11 +205,12 @@ def _before_event(
             meter, f"the trigger pin fell {len(falls)} times where one window was measured"
         )
     period_s, power = samples.period_s, samples.power_uw
-    idle, wanted = idle_samples(period_s), duration_s / samples.period_s
-    # The samples that hold the window, and a guard to either side because events are reported
-    # with a jitter; what is not the window in them is idle power, known from the samples beside.
-    first = int(np.floor(falls[0] - wanted)) - GUARD_SAMPLES
-    end = int(falls[0]) + 1 + GUARD_SAMPLES
+    idle, guard = idle_samples(period_s), guard_samples(period_s)
+    wanted = duration_s / period_s
+    # The samples that hold the window, and a guard to either side; what is not the window in them
+    # is idle power, known from the samples beside.
+    first = int(np.floor(falls[0] - wanted)) - guard
+    end = int(falls[0]) + 1 + guard
     if len(power) < end + idle:
         return None
     if first < idle:

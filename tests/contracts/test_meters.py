@@ -9,7 +9,7 @@ import hil.meters
 from hil import energy
 from hil.errors import MeterError, SamplesLost, TriggerError
 from hil.meters import KINDS, lpm01a, self_test
-from hil.virtual.power_model import Load
+from hil.virtual.power_model import REGULATOR, Load
 
 METERS = pytest.mark.parametrize("kind", KINDS)
 
@@ -44,6 +44,17 @@ def test_energy_is_right_within_a_percent(bench, seconds):
         assert window.duration_s == pytest.approx(seconds, rel=1e-4)
         assert window.idle_uw == pytest.approx(bench.fake.idle.mean_ua * SUPPLY_MV / 1000, rel=0.02)
         assert window.supply_mv == SUPPLY_MV
+
+
+@METERS
+def test_a_board_that_sleeps_between_windows_is_measured_as_well(bench):
+    bench.fake.idle = Load(1.5, REGULATOR)  # a two-thousandth: another shunt, long ramps
+
+    windows = energy.measure_windows(bench.meter, bench.pulses(0.001, 5))
+
+    energies = [window.energy_uj for window in windows]
+    assert energies == pytest.approx(bench.true_uj(), rel=0.01)
+    assert windows[0].idle_uw == pytest.approx(1.5 * SUPPLY_MV / 1000, abs=0.5)
 
 
 @METERS

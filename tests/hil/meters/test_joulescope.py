@@ -186,3 +186,26 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
     with pytest.raises(MeterError, match=r"pip install -e '\.\[joulescope\]'"):
         Joulescope(supply_mv=None, board_mv=3000)
     assert joulescope.device_paths() == []
+
+
+@pytest.mark.cross
+def test_the_real_library_knows_our_calls_and_its_errors_are_ours():
+    library = pytest.importorskip(
+        "pyjoulescope_driver", reason="needs the package: pip install -e '.[joulescope]'"
+    )
+    assert isinstance(joulescope.device_paths(), list)
+
+    class Ghost:
+        """The library's driver, which is asked for a device that was just unplugged."""
+
+        def __init__(self):
+            self._driver = library.Driver()
+
+        def device_paths(self):
+            return [PATH]
+
+        def __getattr__(self, verb):
+            return getattr(self._driver, verb)
+
+    with pytest.raises(MeterError, match=f"open {PATH} failed"):
+        Joulescope(supply_mv=None, board_mv=3000, driver=Ghost())
