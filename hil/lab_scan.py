@@ -192,7 +192,8 @@ def write_places(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
                 table[key] = _inline(value) if isinstance(value, dict) else value
             table.add(tomlkit.nl())  # a blank line before whatever follows
             places[name] = table
-        _replace(path, tomlkit.dumps(document).rstrip() + "\n")
+        # of a link, what it leads to: the file may be shared between checkouts
+        _replace(path.resolve(), tomlkit.dumps(document).rstrip() + "\n")
     except OSError as error:
         raise HilError(f"{path} cannot be written: {error.strerror}") from None
 

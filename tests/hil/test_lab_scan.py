@@ -284,6 +284,16 @@ def test_the_command_shows_a_table_and_what_is_left_to_do(bench, monkeypatch, ca
     assert values["added"] == {}
 
 
+def test_a_link_to_a_shared_file_stays_a_link(tmp_path):
+    (tmp_path / "shared.toml").write_text("# ours\n")
+    (tmp_path / "lab.toml").symlink_to("shared.toml")
+
+    write_places(tmp_path / "lab.toml", {"a": {"board": "nrf52840_dk", "port": "usb:1"}})
+
+    assert (tmp_path / "lab.toml").is_symlink()
+    assert "[places.a]" in (tmp_path / "shared.toml").read_text()
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(HilError, match="cannot be written"):
         write_places(tmp_path / "no" / "lab.toml", {"a": {"board": "nrf52840_dk"}})
