@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -383,6 +384,23 @@ def test_platformios_upload_flashes_a_board_that_is_alive(board: Board, tmp_path
         wire = Wire(link, place.name)
         wire.wait_boot(PATIENCE_S)
         assert wire.hello().board == board.id
+
+
+@pytest.mark.slow
+def test_platformios_upload_flashes_a_board_that_another_process_serves(tmp_path: Path) -> None:
+    serving = [sys.executable, "-m", "hil", "serve", f"virtual:{NRF.id}", "--json"]
+    with subprocess.Popen(serving, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            served = json.loads(server.stdout.readline())
+
+            uploaded = upload(NRF, served["probe"], tmp_path)
+
+            assert uploaded.returncode == 0, uploaded.stdout + uploaded.stderr
+            with SerialLink(served["port"], served["baud"]) as link:
+                assert Wire(link, "served").hello().board == NRF.id
+        finally:
+            server.terminate()
 
 
 @pytest.mark.slow
