@@ -233,7 +233,7 @@ class KeptPlace:
         failures = self._ledger.failed(self.name)
         steps = treatment.steps
         if treatment.is_for_a_person:
-            self._fault(what, error, "quarantine")
+            self._fault(what, error, "given up" if is_anonymous(self.name) else "quarantine")
             self._quarantine(error, error)
         elif failures >= QUARANTINE_AFTER and not is_anonymous(self.name):
             self._fault(what, error, f"quarantine after {failures} failures in a row")

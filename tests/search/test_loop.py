@@ -127,6 +127,19 @@ def test_ctrl_c_ends_the_run_and_the_study_goes_on_as_if_it_had_not(
     assert max(Counter(benches.measured).values()) == 1  # nothing was measured twice
 
 
+def test_a_second_ctrl_c_does_not_wait_for_the_board(tmp_path: Path, whole: Path) -> None:
+    def press_twice(_: str, name: str) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "s", make_settings(), FakeBenches(on_measure=press_twice))
+    run(tmp_path / "s", make_settings())
+
+    assert points(tmp_path / "s") == points(whole)
+
+
 def test_more_trials_can_be_asked_of_a_finished_study(tmp_path: Path, whole: Path) -> None:
     run(tmp_path / "s", make_settings(trials=3))
     run(tmp_path / "s", make_settings(trials=8))
