@@ -251,6 +251,15 @@ class Wire:
         """Fills the inputs with the stream of `seed` (32 bits); returns the CRC-32 of the bytes."""
         return _integer(self._one("seed", seed), "crc", base=16)
 
+    def check(self, seed: int, count: int, *, timeout_s: float) -> list[tuple[int, int]]:
+        """Runs one inference for each of `count` seeds from `seed` on; `timeout_s` is for one.
+
+        Returns:
+            CRC-32 of the bytes of the inputs, and of those of the outputs.
+        """
+        replies = self._command("check", seed, count, timeout_s=timeout_s, count=count)
+        return [(_integer(r, "in", base=16), _integer(r, "out", base=16)) for r in replies]
+
     def feed(self, data: bytes) -> None:
         """Writes the inputs, one after another, from their first byte on."""
         for offset in range(0, len(data), CHUNK_BYTES):

@@ -43,15 +43,11 @@ static void hello(const char *const *argument)
     wire_rig_end();
 }
 
-/* Fills the inputs with xorshift32 (Marsaglia 2003, doi:10.18637/jss.v008.i14): each step gives four bytes, lowest first. */
-static void seed(const char *const *argument)
+/* Fills the inputs with xorshift32 (Marsaglia 2003, doi:10.18637/jss.v008.i14): each step gives four bytes, lowest first.
+ * Returns the CRC of them. */
+static uint32_t fill(uint32_t seed)
 {
-    uint32_t x;
-    if (!wire_parse_u32(argument[0], &x)) {
-        refuse("seed", "args", "needs a number below 2^32");
-        return;
-    }
-    x ^= 0x9E3779B9u; /* so that small seeds differ in many bits */
+    uint32_t x = seed ^ 0x9E3779B9u; /* so that small seeds differ in many bits */
     if (x == 0) {
         x = 1; /* 0 is the one fixed point of xorshift */
     }
@@ -66,10 +62,48 @@ static void seed(const char *const *argument)
         bench_write_input(i, value);
         crc = wire_crc(crc, value);
     }
+    return crc;
+}
+
+static void rig_hex(const char *key, uint32_t value)
+{
+    wire_rig_key(key);
+    wire_hex(value, 8);
+}
+
+static void seed(const char *const *argument)
+{
+    uint32_t value;
+    if (!wire_parse_u32(argument[0], &value)) {
+        refuse("seed", "args", "needs a number below 2^32");
+        return;
+    }
     wire_rig_begin("seed");
-    wire_rig_key("crc");
-    wire_hex(crc, 8);
+    rig_hex("crc", fill(value));
     wire_rig_end();
+}
+
+/* What is told of each inference are CRCs: one command, and few bytes, for any number of seeds and outputs of any size. */
+static void check(const char *const *argument)
+{
+    uint32_t first, count;
+    if (!wire_parse_u32(argument[0], &first) || !wire_parse_u32(argument[1], &count) || count == 0) {
+        refuse("check", "args", "needs a seed and a number above 0");
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t in_crc = fill(first + i);
+        uint32_t out_crc = 0;
+        bench_infer();
+        for (uint32_t at = 0; at < bench_out_bytes(); at++) {
+            out_crc = wire_crc(out_crc, bench_read_output(at));
+        }
+        wire_rig_begin("check");
+        wire_rig_decimal("i", i);
+        rig_hex("in", in_crc);
+        rig_hex("out", out_crc);
+        wire_rig_end();
+    }
 }
 
 static void in(const char *const *argument)
@@ -218,6 +252,7 @@ typedef struct {
 static const verb_t verbs[] = {
     {"hello", 1, hello}, {"seed", 1, seed}, {"in", 2, in},   {"run", 1, run},     {"layers", 0, layers},
     {"out", 2, out},     {"mem", 0, mem},   {"time", 0, time}, {"reset", 0, reset}, {"window", 0, window},
+    {"check", 2, check},
 };
 
 /* Only a verb that reads as one is repeated in a refusal: what arrived may be noise. */
@@ -249,5 +284,5 @@ void rig_command(const wire_command_t *command)
             return;
         }
     }
-    refuse(name, "verb", "not known: hello seed in run layers out mem time reset window");
+    refuse(name, "verb", "not known: hello seed in run layers out mem time reset window check");
 }

@@ -74,6 +74,7 @@ def any_command(rng: random.Random) -> bytes:
         "mem": (),
         "time": (),
         "window": (),
+        "check": (number, rng.choice((1, 2, 3, number))),
         "reset": (),
         "walk": (number,),
     }

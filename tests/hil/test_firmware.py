@@ -130,6 +130,14 @@ def test_a_seed_fills_the_inputs_with_its_stream(echo: Session, seed: int) -> No
     assert echo.wire.outputs(64) == stream(seed, 64)
 
 
+def test_a_check_runs_the_inputs_of_every_seed(echo: Session) -> None:
+    crcs = echo.wire.check(2**32 - 1, 3, timeout_s=5.0)
+
+    of = [crc32(stream(seed, 64)) for seed in (2**32 - 1, 0, 1)]
+    assert crcs == [(crc, crc) for crc in of]
+    assert echo.wire.outputs(64) == stream(1, 64)
+
+
 def test_inputs_survive_from_one_inference_to_the_next(echo: Session) -> None:
     data = bytes(range(64))
     echo.wire.feed(data)
@@ -218,6 +226,8 @@ def test_a_reset_starts_anew(echo: Session) -> None:
         (("out", 2**32 - 1, 2), "rig out: args"),
         (("run", 0), "rig run: args"),
         (("run", ""), "rig run: args"),
+        (("check", 1, 0), "rig check: args"),
+        (("check", -1, 1), "rig check: args"),
         (("walk",), "rig walk: verb"),
         (("Hello",), "rig unknown: verb"),
     ],
@@ -398,6 +408,9 @@ def test_without_room_for_a_store_inputs_serve_once(start: Start) -> None:
         session.wire.run(2, timeout_s=5.0)
     session.wire.layers(1, timeout_s=5.0)
     assert session.wire.outputs(64) == stream(7, 64)
+    assert session.wire.check(5, 2, timeout_s=5.0)[1][1] == crc32(stream(6, 64))
+    with pytest.raises(WireError, match=r"refused \(state\)"):
+        session.wire.run(1, timeout_s=5.0)
 
 
 def test_an_engine_that_cannot_start_says_so_to_every_command(start: Start) -> None:

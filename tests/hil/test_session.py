@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from links import READY, line
 
 from boards import CYCLES, SIZE, FakePlace, fake_firmware, fake_manifest, fake_output
 from hil import session, wire
@@ -101,7 +102,7 @@ def test_one_wrong_output_byte_voids_the_measurement(tmp_path, position, output,
     error = caught.value
     assert (error.output, error.input_number, error.index, error.count) == (output, 1, index, 1)
     assert abs(error.expected - error.found) == 128
-    assert place.runs == 2  # nothing was timed
+    assert place.runs == 3 + 1  # the inputs, and one of them again: nothing was timed
 
 
 @pytest.mark.parametrize("run", [3 + 2 + 5, 3 + 2 + 5 + 1])
@@ -158,18 +159,30 @@ def test_a_fault_report_of_the_firmware_is_passed_on(tmp_path):
         measured(FakePlace(answer=answer), tmp_path)
 
 
-def test_inputs_that_differ_from_ours_are_noticed_before_running(tmp_path):
-    place = FakePlace(answer=lambda t: [*_seed_line(), b"m-ready\r\n"] if t[1] == "seed" else None)
+def test_outputs_that_are_wrong_once_void_the_measurement(tmp_path):
+    place = FakePlace(spoil=lambda run, data: bytes(SIZE) if run == 2 else data)
+
+    with pytest.raises(WireError, match=r"wrong only once.*\[1\]"):
+        measured(place, tmp_path)
+    assert place.runs == 3 + 1
+
+
+def test_inputs_that_differ_from_ours_are_noticed(tmp_path):
+    crcs = [line(f"m-rig-check i={i} in=00000000 out=00000000") for i in range(3)]
+    place = FakePlace(answer=lambda t: [*crcs, READY] if t[1] == "check" else None)
 
     with pytest.raises(WireError, match="input of seed 1"):
         measured(place, tmp_path)
     assert place.runs == 0
 
 
-def _seed_line():
-    from links import line
+def test_inputs_that_are_filled_again_are_compared_too(tmp_path):
+    crc = line("m-rig-seed crc=00000000")
+    answer = lambda t: [crc, READY] if t[1] == "seed" else None  # noqa: E731
+    place = FakePlace(store_bytes=0, answer=answer)
 
-    return [line("m-rig-seed crc=0000")]
+    with pytest.raises(WireError, match="input of seed 3"):
+        measured(place, tmp_path)
 
 
 def test_clocks_that_disagree_void_the_timing(tmp_path):

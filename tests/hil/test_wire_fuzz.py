@@ -96,6 +96,10 @@ class Board:
         crc = zlib.crc32(self._inputs)
         return [f"crc={crc:08x}"], crc
 
+    def _do_check(self, first: bytes, count: bytes) -> tuple[list[str], list[tuple[int, int]]]:
+        crcs = [(self._rng.getrandbits(32), self._rng.getrandbits(32)) for _ in range(int(count))]
+        return [f"i={i} in={a:08x} out={b:08x}" for i, (a, b) in enumerate(crcs)], crcs
+
     def _do_in(self, offset: bytes, digits: bytes) -> tuple[list[str], None]:
         data = bytes.fromhex(digits.decode())
         self._inputs[int(offset) : int(offset) + len(data)] = data
@@ -185,6 +189,7 @@ def _measure(talk: Wire) -> list[tuple[str, int, Callable[[], Any]]]:
     chunks = -(-OUT_BYTES // CHUNK_BYTES)
     return [
         ("hello", 1, talk.hello),
+        ("check", 1, lambda: talk.check(1, 4, timeout_s=SILENCE_S)),
         ("seed", 1, lambda: talk.seed(7)),
         ("run", 1, lambda: talk.run(1, timeout_s=SILENCE_S)),
         ("out", chunks, lambda: talk.outputs(OUT_BYTES)),

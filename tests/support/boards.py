@@ -106,6 +106,17 @@ class FakePlace:
         self._filled, self.fills = True, self.fills + 1
         return [line(f"m-rig-seed crc={crc32(bytes(self._input)):08x}")]
 
+    def _check(self, first, count):
+        lines = []
+        for i in range(int(count)):
+            self._seed(int(first) + i)
+            self.runs += 1
+            output = self._spoil(self.runs, fake_output(bytes(self._input)))
+            crcs = f"in={crc32(bytes(self._input)):08x} out={crc32(output):08x}"
+            lines.append(line(f"m-rig-check i={i} {crcs}"))
+        self._filled = self._store_bytes > 0
+        return lines
+
     def _in(self, offset, digits):
         data = bytes.fromhex(digits)
         self._input[int(offset) : int(offset) + len(data)] = data
