@@ -15,11 +15,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hil import child
 from hil.errors import MeterError, PowerError
 from hil.ports import USB_DEVICES
+
+if TYPE_CHECKING:
+    from hil.meters import Meter
 
 TOOL_S = 30.0  # until a switch that does not answer is given up
 
@@ -79,7 +82,7 @@ class Setting:
     entry: PowerEntry
     place: str
     on: bool
-    meter: Any = None
+    meter: Meter | None = None
 
     def failed(self, reason: str) -> PowerError:
         """The error that says so."""
@@ -114,12 +117,12 @@ def kinds() -> list[str]:
     return sorted(_switches)
 
 
-def set_power(entry: PowerEntry, on: bool, *, place: str, meter: Any = None) -> None:
+def set_power(entry: PowerEntry, on: bool, *, place: str, meter: Meter | None = None) -> None:
     """Switches the supply of a place on or off; raises PowerError."""
     _switches[entry.kind].set(Setting(entry, place, on, meter))
 
 
-def cycle(entry: PowerEntry, *, place: str, meter: Any = None) -> None:
+def cycle(entry: PowerEntry, *, place: str, meter: Meter | None = None) -> None:
     """Off for `off_s`, then on, also when switching off failed or was interrupted.
 
     Raises PowerError.
