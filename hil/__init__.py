@@ -7,7 +7,10 @@ measurement), `energy` and `meters` (what it draws), `record` and `stats`, `benc
 engines times places), `store` and `studies` (SQLite), `fronts`, `report` and `plot` (tables),
 `memory_plot` (what lies in an arena when), `cli`. `child` runs tools that may hang.
 The lab: `ports` (serial ports by names that stay), `power` (switches), `locks` (one user at a
-time), `lab_scan` and `lab_check` (what is plugged in, whether it works).
+time), `lab_scan` and `lab_check` (what is plugged in, whether it works). Many places: `where`
+(which may run what), `rig` (a worker for each), `live` (what they do), `queues` (benches that can
+be gone on with). Faults: `recovery`, `proof` (a firmware that is known to be good), `health` (the
+ledger).
 The best network by measurement: `timings` and `tuning` (layers alone), `compose` (networks of
 them), `tune`. Virtual boards are in `virtual`; `microbenchmarks`, `calibrate`, `fitting` and
 `calibration` fit their timing to real ones. Where their cycles go: `profile_source` and

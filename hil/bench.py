@@ -36,8 +36,9 @@ from hil.manifest import Manifest, read_manifest
 from hil.proof import prove
 from hil.record import Record
 from hil.recovery import KeptPlace
-from hil.rig import Done, Job, MeasureJob, Rig, Stage, find_places
+from hil.rig import Done, Job, MeasureJob, Rig, Stage
 from hil.session import STANDARD, Procedure, measure, starts
+from hil.where import find_places
 
 MODELS_DIR = BOARDS_DIR.parent / "build" / "models"
 

@@ -184,8 +184,8 @@ def bench(
     from hil.lab import check_flash_way, chosen_places, read_lab
     from hil.record import Record
     from hil.report import bench_tables, layer_table, write_json
-    from hil.rig import board_asked, find_places
     from hil.session import Procedure
+    from hil.where import board_asked, find_places
 
     loaded = [Model(printable(path.stem), read_model(path)) for path in models]
     places = chosen_places(split_names(",".join(board), "--board"), read_lab())

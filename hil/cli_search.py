@@ -14,8 +14,8 @@ from hil.console import say
 from hil.errors import HilError, UsageError
 from hil.lab import read_lab
 from hil.live import watching
-from hil.rig import board_asked, find_places
 from hil.store import Store
+from hil.where import board_asked, find_places
 from search.data import load_data
 from search.finish import finish_study
 from search.loop import Progress, run_study

@@ -5,8 +5,8 @@ however many jobs each has waiting. When all the places that a job asks for are 
 spares take it: other places of the same kind with the same board. Workers open a place when the
 first job for it comes, keep it open, and let other processes have it between two jobs.
 
-Not here: what is done about a fault (recovery), how a model is measured (bench), what people see of
-it (live).
+Not here: which places may run a job (where), what is done about a fault (recovery), how a model is
+measured (bench), what people see of it (live).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from hil.board import Board
 from hil.errors import HilError, PlaceBusy, PlaceQuarantined
-from hil.health import Ledger, is_anonymous
-from hil.lab import Lab, Place, board_of, source_of
+from hil.health import Ledger
+from hil.lab import Place
 from hil.record import Record
 from hil.recovery import KeptPlace
+from hil.where import Where
 
 _LOOK_S = 0.5  # how often an idle worker looks whether another process wants its place
 
@@ -36,26 +36,6 @@ Stage = Callable[[str], None]  # told what a measurement does now: "building", "
 
 #: Opens a place by its name; when the event is set, a wait for another process ends.
 OpenPlace = Callable[[str, threading.Event], AbstractContextManager[Place]]
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Which places may run a job.
-
-    Attributes:
-        asked: as the user named it: a place, or a board.
-        places: any of these.
-        spares: any of these, once all of `places` are in quarantine.
-    """
-
-    asked: str
-    places: tuple[str, ...]
-    spares: tuple[str, ...] = ()
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Places, then spares."""
-        return (*self.places, *self.spares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,40 +432,6 @@ class _Worker:
             if reason is not None:
                 self._rig._set_quarantine(self.place, reason)
             self._changed.notify_all()
-
-
-def board_asked(name: str, lab: Lab) -> Board:
-    """The board that a place has, or that is named itself; errors as `find_places`."""
-    return board_of(find_places(name, lab).places[0], lab)
-
-
-def find_places(name: str, lab: Lab) -> Where:
-    """Which places may run what is asked of a place, or of a board: of any place that has it.
-
-    A board stands for its physical places if the lab has any, else for its virtual ones. Physical
-    and virtual places never stand in for each other, nor places with a meter for places without.
-
-    Raises:
-        BoardNotFound: no such place.
-        UsageError: a board of which lab.toml names no place.
-    """
-    same = [place for place, entry in lab.places.items() if entry.board == name]
-    if name not in lab.places and same:
-        physical = [place for place in same if source_of(place, lab) == "hardware"]
-        return Where(name, tuple(physical or same))
-    board = board_of(name, lab).id
-    if is_anonymous(name):
-        return Where(name, (name,))
-    this = lab.places[name]
-    spares = (
-        place
-        for place, entry in lab.places.items()
-        if place != name
-        and entry.board == board
-        and entry.virtual == this.virtual
-        and (entry.meter is None) == (this.meter is None)
-    )
-    return Where(name, (name,), tuple(spares))
 
 
 def _join(workers: list[_Worker], seconds: float) -> None:

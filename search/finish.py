@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 from hil.fronts import BASELINE, place_fronts
-from hil.rig import Done, Job, Rig, Where
+from hil.rig import Done, Job, Rig
 from hil.store import Store, Study, TrialRow
+from hil.where import Where
 from search.candidate import int8_accuracy
 from search.data import InputQuant, TestData
 from search.study import StudySettings

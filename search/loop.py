@@ -27,8 +27,9 @@ import numpy as np
 
 from codegen.limits import BoardLimits
 from hil.errors import PlaceBusy, PlaceQuarantined
-from hil.rig import Done, Job, Rig, Where
+from hil.rig import Done, Job, Rig
 from hil.store import Store, Study, TrialRow
+from hil.where import Where
 from search.architecture import Architecture
 from search.candidate import Candidate, Rejected, prepare
 from search.candidate import Job as TrainingJob

@@ -21,7 +21,8 @@ from hil.errors import (
 )
 from hil.health import Ledger
 from hil.lab import Lab, PlaceEntry
-from hil.rig import Job, Rig, Where, find_places
+from hil.rig import Job, Rig
+from hil.where import Where, find_places
 
 SILENT = LinkTimeout("/dev/ttyX", 2.0, b"", "reply to hello")
 DEADLINE_S = 30.0

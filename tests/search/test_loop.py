@@ -25,8 +25,8 @@ from search_fakes import (
 
 import hil.errors
 from hil.fronts import place_fronts
-from hil.rig import Where
 from hil.store import Store
+from hil.where import Where
 from search.errors import StudyStopped
 from search.loop import Progress, StudyResult, run_study
 from search.study import StudySettings

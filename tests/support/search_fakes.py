@@ -18,7 +18,8 @@ from hil.health import Ledger
 from hil.lab import Place
 from hil.record import ModelId, Record, SramBytes
 from hil.rig import Job as BoardJob
-from hil.rig import Rig, Stage, Where
+from hil.rig import Rig, Stage
+from hil.where import Where
 from search.candidate import Candidate, Job, Rejected
 from search.constraints import Violation
 from search.data import Part, SearchData
