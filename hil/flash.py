@@ -2,7 +2,7 @@
 
 The board file says which tool, and what each calls the chip; hil/flash_tools.py runs it. Whatever
 the tool, what the flash holds already is skipped, what was written is verified, the program is
-started, and nothing is unlocked: that would erase the chip.
+started, and a locked chip stays locked (firmware/README.md says where that has limits).
 
 `python -m hil.flash --board PLACE ELF` is what PlatformIO's upload target runs; PLACE may also be
 remote:HOST:PORT, the debug probe of a virtual board that `hil serve` shows.
@@ -159,6 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
     except HilError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

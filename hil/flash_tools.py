@@ -244,7 +244,10 @@ _JLINK_SKIPPED = re.compile(r"contents already match", re.I)
 
 @register("jlink")
 def _jlink(job: Job) -> FlashReport:
-    """`target` is a device name of SEGGER's J-Link; its software compares, skips and verifies."""
+    """`target` is a device name of SEGGER's J-Link; its software compares, skips and verifies.
+
+    It has a mind of its own about locked chips: no option is known that keeps it from erasing one.
+    """
     _refuse_remote(job)
     lines = ["r", *([f"loadfile {job.image_link}"] if job.elf else []), "r", "g", "exit", ""]
     script = job.work_dir / "flash.jlink"
