@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hil.console import print_json, printable, say, split_names, status_line, stdout_console
-from hil.errors import BoardNotFound, UsageError
+from hil.errors import UsageError
 
 if TYPE_CHECKING:
     from hil.health import Ledger, Quarantine
@@ -176,12 +176,15 @@ def release(
 ) -> None:
     """End the quarantine of places that somebody has looked at."""
     from hil.health import Ledger
-    from hil.lab import read_lab
+    from hil.lab import lab_path, read_lab
 
-    lab = read_lab()
+    known = sorted(read_lab().places)
     for name in places:
-        if name not in lab.places:
-            raise BoardNotFound(name, sorted(lab.places))
+        if name not in known:
+            raise UsageError(
+                f"{name!r} is no place of {lab_path()}, and only those can be in quarantine; "
+                f"there are {', '.join(known) or 'none'}"
+            )
     with Ledger() as ledger:
         for name in places:
             was = "is in use again" if ledger.release(name) else "was not in quarantine"
