@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from hil import flash, power
 from hil.board import Board
 from hil.errors import LinkError, MeterError, PowerError
+from hil.flash_tools import REMOTE
 from hil.ports import bare_serial, resolve_port, usb_serials
 
 if TYPE_CHECKING:
@@ -129,8 +130,10 @@ class HardwarePlace:
             return f"serial port {port} is not there"
         if not os.access(port, os.R_OK | os.W_OK):
             return f"serial port {port} may not be opened by this user"
+        if self.probe is None or self.probe.startswith(REMOTE):
+            return ""
         serials = usb_serials()
-        if self.probe is not None and serials and bare_serial(self.probe) not in serials:
+        if serials and bare_serial(self.probe) not in serials:
             return f"debug probe {self.probe} is not on USB"
         return ""
 

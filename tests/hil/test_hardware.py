@@ -60,6 +60,12 @@ def test_nothing_is_missing_while_port_and_probe_are_there(usb):
     assert "serial port" in place.missing()
 
 
+def test_a_probe_on_another_machine_is_not_looked_for_on_usb(usb):
+    entry = PlaceEntry("nrf52840_dk", str(usb / "port"), "remote:bench7:5555")
+
+    assert HardwarePlace("desk", get_board("nrf52840_dk"), entry).missing() == ""
+
+
 def test_a_power_cycle_ends_when_port_and_probe_are_back(usb):
     """Here the port comes some time after the supply, as with any debugger."""
     later = "import subprocess; subprocess.Popen(['sh', '-c', f'sleep 0.3; touch {usb}/port'])"
