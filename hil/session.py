@@ -1,8 +1,11 @@
 """Measures one firmware on an open place: flash, identify, check all outputs, then time.
 
-The order is the point: a record exists only after the outputs matched, and what is timed is the
-firmware that said hello. No step is repeated when it fails. Not here: making the firmware (bench),
-the protocol's grammar (wire).
+The order is the point: a record exists only when the firmware that said hello is the one that was
+flashed, no line and no command was changed, lost or repeated from then on (one CRC over all that
+was said), the outputs matched before and after the timing, the board's clocks agreed with each
+other and with true time, and no repeat was shorter than any core could be. No step is repeated when
+it fails. Not here: making the firmware (bench), the protocol's grammar (wire), what is done about a
+failure (recovery).
 """
 
 from __future__ import annotations
