@@ -128,21 +128,24 @@ def run(
 
 def _guard() -> list[str]:
     """What stands in front of the command so that it dies with this process."""
-    if not _dies_with_parent():
+    setpriv = _setpriv()
+    if setpriv is None:
         return []
     # The kernel sends the signal when the thread that started the child ends; `run` does not
     # return before the child has ended, so that is when this process does.
-    return ["setpriv", "--pdeathsig", "TERM", _SHELL, "-c", _GUARD, "hil", str(os.getpid())]
+    return [setpriv, "--pdeathsig", "TERM", _SHELL, "-c", _GUARD, "hil", str(os.getpid())]
 
 
 @functools.cache
-def _dies_with_parent() -> bool:
-    """Whether there is a setpriv that knows the option; busybox has one that does not."""
-    if shutil.which("setpriv") is None or not os.path.exists(_SHELL):
-        return False
-    command = ["setpriv", "--pdeathsig", "TERM", "true"]
+def _setpriv() -> str | None:
+    """Path of a setpriv that knows the option, if there is one; that of busybox does not."""
+    path = shutil.which("setpriv")
+    if path is None or not os.path.exists(_SHELL):
+        return None
+    command = [path, "--pdeathsig", "TERM", _SHELL, "-c", ":"]
     quiet = subprocess.DEVNULL
-    return subprocess.run(command, stdout=quiet, stderr=quiet, timeout=30).returncode == 0
+    knows = subprocess.run(command, stdout=quiet, stderr=quiet, timeout=30).returncode == 0
+    return path if knows else None
 
 
 def _follow(process: subprocess.Popen[bytes], kept: bytearray, deadline: float) -> bool:

@@ -209,7 +209,7 @@ def test_a_pyocd_that_hangs_is_killed_at_its_deadline() -> None:
         address = f"remote:127.0.0.1:{silent.getsockname()[1]}"
 
         with pytest.raises(FlashError, match="did not end within"):
-            flash.program(NRF, echo_of(NRF).elf, place="x", probe=address, timeout_s=2.0)
+            flash.program(NRF, echo_of(NRF).elf, place="x", probe=address, timeout_s=1.0)
 
     assert not pyocds_of(psutil.Process())
 
