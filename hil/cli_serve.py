@@ -68,7 +68,16 @@ def _reached(place: VirtualPlace) -> dict[str, Any]:
         "probe": probe,
         "meter": None if kind is None else {"kind": kind, "port": ports["meter_port"]},
         "pyocd": probe and f"pyocd load --target {target} --uid {probe} FIRMWARE.elf",
+        "openocd": ports["jtag"] and _openocd(place.board.build.family, ports["jtag"]),
     }
+
+
+def _openocd(family: str, address: str) -> str:
+    """OpenOCD 0.12 knows JTAG only behind its remote_bitbang adapter."""
+    host, port = address.split(":")
+    adapter = f"remote_bitbang; remote_bitbang host {host}; remote_bitbang port {port}"
+    write = "init; reset halt; flash write_image erase FIRMWARE.elf; reset run; shutdown"
+    return f'openocd -c "adapter driver {adapter}" -f target/{family}x.cfg -c "{write}"'
 
 
 def _lines(reached: dict[str, Any], again: bool) -> str:
@@ -79,6 +88,6 @@ def _lines(reached: dict[str, Any], again: bool) -> str:
         f"probe   {reached['probe'] or 'gone'}",
     ]
     lines += [f"meter   {meter['port']} ({meter['kind']})"] if meter else []
-    lines += [f"flash   {reached['pyocd']}"] if reached["pyocd"] else []
+    lines += [f"flash   {reached[tool]}" for tool in ("pyocd", "openocd") if reached[tool]]
     lines += [] if again else ["Ctrl-C switches it off"]
     return "\n".join(lines)

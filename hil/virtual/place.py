@@ -121,7 +121,7 @@ class VirtualPlace:
         return probe
 
     def ports(self) -> dict[str, Any]:
-        """port, probe and meter_port at present; None for what is not there."""
+        """port, probe, jtag and meter_port at present; None for what is not there."""
         return self._request({"do": "ports"})
 
     def flash(self, elf: Path, *, until: str = "") -> None:

@@ -30,6 +30,7 @@ from hil.virtual.fake_meter import FakeMeter, trigger_pin
 from hil.virtual.fake_ppk2 import FakePpk2
 from hil.virtual.faults import Faults, parse_faults
 from hil.virtual.image import first_difference, load_elf, read_elf
+from hil.virtual.jtag_server import CHAINS, JtagServer
 from hil.virtual.options import NO_OPTIONS, VirtualOptions
 from hil.virtual.probe_server import ProbeServer
 from hil.virtual.serial_faults import SerialFaults
@@ -63,6 +64,8 @@ class Server:
         self.debug = CoreDebug(self.core)
         self.debug_port = DebugPort(self.core, self.debug)
         self.probe = ProbeServer(self.debug_port, board.name)
+        chain = CHAINS.get(board.build.family)
+        self.jtag = JtagServer(self.debug_port, chain) if chain is not None else None
         self.faults = Faults(parse_faults(options.faults))
         self._true_s, self._true_cycles = 0.0, 0  # true time at a number of cycles
         self._was_flashed = False
@@ -84,6 +87,8 @@ class Server:
         if self.meter is not None:
             self.meter.close()
         self.probe.close()
+        if self.jtag is not None:
+            self.jtag.close()
         self._pty.close()
 
     def serve(self, control: socket.socket) -> None:
@@ -122,7 +127,12 @@ class Server:
     def _do_ports(self, request: dict[str, Any]) -> dict[str, Any]:
         """Where the board can be reached now."""
         meter_port = None if self.meter is None else self.meter.port
-        return {"port": self._pty.port, "probe": self.probe.address, "meter_port": meter_port}
+        return {
+            "port": self._pty.port,
+            "probe": self.probe.address,
+            "jtag": self.jtag and f"127.0.0.1:{self.jtag.tcp_port}",
+            "meter_port": meter_port,
+        }
 
     def _do_load(self, request: dict[str, Any]) -> dict[str, Any]:
         image = load_elf(read_elf(Path(request["path"])), self.cpu.memory)

@@ -86,6 +86,7 @@ def test_people_get_lines_to_copy() -> None:
         "probe": "remote:127.0.0.1:5",
         "meter": {"kind": "ppk2", "port": "/dev/pts/4"},
         "pyocd": "pyocd load --target nrf52840 --uid remote:127.0.0.1:5 FIRMWARE.elf",
+        "openocd": None,
     }
     assert cli_serve._lines(reached, again=False).splitlines() == [
         "board   nrf52840_dk (virtual:nrf52840_dk?meter=ppk2)",

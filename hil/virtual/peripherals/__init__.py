@@ -22,6 +22,7 @@ from hil.virtual.peripherals import (
     nrf52_wdt,
     stm32_dbgmcu,
     stm32_gpio,
+    stm32_signature,
     stm32_timer,
     stm32_usart,
     stm32f7_flash,
@@ -84,6 +85,7 @@ def _stm32f7(chip: Chip) -> list[Peripheral]:
         stm32f7_flash.FlashInterface(chip, "FLASH", 0x4002_3C00),
         Storage(chip, "SYSCFG", 0x4001_3800),
         stm32_dbgmcu.DebugSupport(chip, "DBGMCU", 0xE004_2000, 0x1001_6449),
+        stm32_signature.Signature(chip, "signature", 0x1FF0_F420, 0x1FF0_F442),
         *(
             stm32_usart.Usart(chip, name, base, rcc, (register, bit))
             for name, base, register, bit in usarts
@@ -111,7 +113,8 @@ def _stm32l4(chip: Chip) -> list[Peripheral]:
         stm32l4_pwr.Pwr(chip, "PWR", 0x4000_7000, rcc),
         stm32l4_flash.FlashInterface(chip, "FLASH", 0x4002_2000),
         Storage(chip, "SYSCFG", 0x4001_0000),
-        stm32_dbgmcu.DebugSupport(chip, "DBGMCU", 0xE004_2000, 0x101F_6470),
+        stm32_dbgmcu.DebugSupport(chip, "DBGMCU", 0xE004_2000, 0x100F_6470),
+        stm32_signature.Signature(chip, "signature", 0x1FFF_7590, 0x1FFF_75E0),
         stm32_usart.LowPowerUart(chip, "LPUART1", 0x4000_8000, rcc, ("APB1ENR2", 0)),
         *(
             stm32_usart.PrescaledUsart(chip, name, base, rcc, (register, bit))
