@@ -129,7 +129,11 @@ def bench(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL.tflite", help="int8 models.")],
     board: Annotated[
         list[str],
-        typer.Option("--board", metavar="PLACE[,PLACE]", help="Where; hil boards lists places."),
+        typer.Option(
+            "--board",
+            metavar="PLACE[,PLACE]",
+            help="Where; hil boards lists places. A board: any place of lab.toml that has it.",
+        ),
     ],
     engine: Annotated[
         list[str] | None,

@@ -12,13 +12,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hil.bench import keep_place
 from hil.board import BOARDS_DIR
 from hil.board_timing import overrides_path
 from hil.calibrate import build_image, measure
 from hil.calibration import MEAN_LIMIT, WORST_LIMIT, Report, calibrated
 from hil.console import must_be_writable, printable, say, status_line, stdout_console, writing
 from hil.errors import UsageError
-from hil.lab import open_place
 from hil.report import write_json
 
 _EXACT = 0.005  # cycles: what a table's two decimals cannot show
@@ -32,11 +32,13 @@ def calibrate_place(
         raise UsageError("--check writes no constants: leave --out away, or --check")
     must_be_writable(json_path)
     must_be_writable(out)
-    with status_line() as status, open_place(place_name) as place:
+    with status_line() as status, keep_place(place_name, say=say) as kept:
+        place = kept.open()
         status(f"building the micro-benchmarks of {place.board.id}")
         image = build_image(place.board)
         status(f"measuring {len(image.benchmarks)} micro-benchmarks on {place_name}")
-        readings = measure(place, image)
+        readings = kept.use("micro-benchmarks", lambda place: measure(place, image))
+        place = kept.open()
         status("asking the twin" if check else "fitting")
         report = calibrated(
             place=place.name,

@@ -351,12 +351,16 @@ class _Worker:
             self._look_around()
 
     def _look_around(self) -> None:
-        """While idle: a released place works again; another process may want this one."""
+        """While idle: is the place in quarantine, or released; does another process want it?"""
         reason = self._rig._ledger.quarantined(self.place)
         with self._changed:
-            if self.place in self._rig._quarantined and reason is None:
+            was_quarantined = self.place in self._rig._quarantined
+            if reason is None and was_quarantined:
                 del self._rig._quarantined[self.place]
                 self._show("idle")
+            elif reason is not None and not was_quarantined:
+                self._show("quarantined")
+                self._rig._set_quarantine(self.place, reason)
         self._let_others()
 
     def _let_others(self) -> None:

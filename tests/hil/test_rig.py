@@ -13,6 +13,7 @@ from records import make_record
 from hil.errors import (
     BoardNotFound,
     DoesNotFit,
+    LedgerError,
     LinkTimeout,
     PlaceBusy,
     PlaceQuarantined,
@@ -308,3 +309,16 @@ def test_the_lab_says_which_places_may_run_what():
         find_places("nucleo_l4r5zi", lab)
     with pytest.raises(BoardNotFound):
         find_places("c", lab)
+
+
+def test_a_worker_that_breaks_down_leaves_nobody_waiting(tmp_path):
+    ledger = Ledger(tmp_path / "lab.sqlite")
+    with Rig(lambda *_: make_record(), open_place=JournalLab().open, ledger=ledger) as rig:
+        ledger.close()
+        done = queue.SimpleQueue()
+        for number in range(3):
+            rig.submit(Job("me", number, Where("a", ("a",)), "m", b"", "tiny"), done.put)
+        errors = [done.get(timeout=DEADLINE_S).error for _ in range(3)]
+        rig.wait("me")
+
+    assert all(isinstance(error, LedgerError) for error in errors)
