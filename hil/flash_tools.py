@@ -170,7 +170,9 @@ def _pyocd(job: Job) -> FlashReport:
 
 _OPENOCD_SAME, _OPENOCD_WRITTEN = "hil: the flash holds the image", "hil: written"
 _OPENOCD_LOCKED = re.compile(
-    r"AP lock engaged|Debug access is denied|RDP level [12]|Device Security Bit Set", re.IGNORECASE
+    r"AP lock engaged|Debug access is denied|RDP level [12]|Device Security Bit Set"
+    r"|stm32x device protected",
+    re.IGNORECASE,
 )
 _OPENOCD_GONE = re.compile(
     r"^Error: (.*(?:no device found|No J-Link device found|find a matching CMSIS-DAP"
