@@ -191,7 +191,9 @@ _OPENOCD_WROTE = re.compile(r"^wrote (\d+) bytes from file", re.MULTILINE)
 def _openocd(job: Job) -> FlashReport:
     """`target` is a board configuration of OpenOCD 0.12 or newer: board/....cfg."""
     _refuse_remote(job)
-    lines = ["init", "reset halt"]
+    # No servers: several OpenOCDs at once would fight for their ports.
+    lines = [f"{server}_port disabled" for server in ("gdb", "tcl", "telnet")]
+    lines += ["init", "reset halt"]
     if job.elf:
         # The flash is compared first: writing what it holds already would wear it.
         lines += [
