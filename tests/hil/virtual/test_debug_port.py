@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 
 import pytest
+import serial
 
 from hil.board import Board, board_ids, get_board
 from hil.virtual.debug_memory import AccessFault
 from hil.virtual.debug_port import NoAnswer, TransferFault
+from hil.virtual.server import Server
 from tests.support.debuggers import (
     AIRCR,
     DEBUGEN,
@@ -543,6 +546,44 @@ def test_halts_take_no_cycles(debugger: Debugger, assemble) -> None:
     assert debugger.core.stop is not None
     assert debugger.core.stop.reason == "exit"
     assert debugger.cpu.clock.total() == alone
+
+
+# UART0: sends every byte back
+ECHO = """start: ldr r4, =0x40002000
+    movs r0, #4
+    str r0, [r4, #0x500]
+    movs r0, #6
+    str r0, [r4, #0x50c]
+    movs r0, #8
+    str r0, [r4, #0x514]
+    movs r0, #1
+    str r0, [r4]
+    str r0, [r4, #8]
+    next: ldr r0, [r4, #0x108]
+    cmp r0, #0
+    beq next
+    movs r0, #0
+    str r0, [r4, #0x108]
+    ldr r0, [r4, #0x518]
+    str r0, [r4, #0x51c]
+    b next
+"""
+
+
+def test_halts_lose_no_byte_of_the_serial_port(assemble) -> None:
+    server = Server(NRF)
+    server._do_load({"path": str(assemble(NRF, ECHO)), "until": ""})
+    sent, received = random.Random(3).randbytes(1400), b""
+    with serial.Serial(server._do_ports({})["port"], timeout=20.0) as port:
+        for i in range(0, len(sent), 7):
+            port.write(sent[i : i + 7])
+            with server.core.lock, server.core.at_rest():
+                pass
+            received += port.read(7)
+    server.core.give_up()
+    server.close()
+
+    assert received == sent
 
 
 def test_counts_start_anew_behind_a_debugger(debugger: Debugger, assemble, machine_code) -> None:
