@@ -139,7 +139,8 @@ def _last_lines(output: str) -> str:
 @register("pyocd")
 def _pyocd(job: Job) -> FlashReport:
     """`target` is a target type of pyOCD, or one of hil/pyocd_targets.py."""
-    command = [sys.executable, "-m", "hil.pyocd_flash", "--target", job.target]
+    # -P: what lies in the folder that we are called in is no module of anybody's
+    command = [sys.executable, "-P", "-m", "hil.pyocd_flash", "--target", job.target]
     command += ["--probe", job.probe] if job.probe else []
     command += [str(job.elf)] if job.elf else []
     ended = _ended(job, command)

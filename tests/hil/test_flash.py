@@ -338,7 +338,7 @@ def test_pyocd_gets_target_probe_and_image(answers: Callable[..., Path], elf: Pa
 
     words = calls.read_text().splitlines()
     assert words[1:] == [
-        *("-m", "hil.pyocd_flash", "--target", "stm32f746ng"),
+        *("-P", "-m", "hil.pyocd_flash", "--target", "stm32f746ng"),
         *("--probe", "remote:127.0.0.1:5555", str(elf)),
     ]
     assert (report.erased_sectors, report.written_bytes) == (2, 8192)
