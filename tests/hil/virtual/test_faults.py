@@ -258,11 +258,12 @@ def test_when_nothing_was_written_the_firmware_before_runs(echo_on, assemble, mo
     ("fault", "error"),
     [("brown_out", FlashError), ("probe_gone", ProbeGone), ("locked_chip", ChipLocked)],
 )
-def test_a_fault_of_a_debugger_is_over_at_the_next_flashing(fault, error, right_cycles):
+@pytest.mark.parametrize("board_id", board_ids())
+def test_a_fault_of_a_debugger_is_over_at_the_next_flashing(board_id, fault, error, right_cycles):
     """Twice in the same way: a probe that returns at another address is found there."""
-    options = VirtualOptions(flash="pyocd", faults=(fault,))
-    with VirtualPlace(NRF, options) as place:
-        bench = Bench(place, build(ECHO, NRF), [])
+    board = get_board(board_id)
+    with VirtualPlace(board, VirtualOptions(flash="pyocd", faults=(fault,))) as place:
+        bench = Bench(place, build(ECHO, board), [])
         before = place.probe
 
         with pytest.raises(error) as caught:
@@ -270,7 +271,7 @@ def test_a_fault_of_a_debugger_is_over_at_the_next_flashing(fault, error, right_
 
         assert type(caught.value) is error
         assert (place.probe != before) == (fault == "probe_gone")
-        assert cycles_of(bench.measure()) == right_cycles(NRF)
+        assert cycles_of(bench.measure()) == right_cycles(board)
 
 
 @pytest.mark.parametrize("meter", ["ppk2", "lpm01a"])
