@@ -1,7 +1,8 @@
 """One measurement of one model, engine and place: what `--json` writes and the store keeps.
 
 Every quantity carries its unit in its key. A record exists only when every output was compared,
-byte by byte or by its CRC-32, and equal. Not here: how it is measured (session), where it is kept (store).
+byte by byte or by its CRC-32, and equal. Not here: how it is measured (session), where it is kept
+(store).
 """
 
 from __future__ import annotations
