@@ -72,7 +72,13 @@ def run(
     command = [*runner, "-d", str(folder / devices), "-t", str(folder / tests)]
     command += ["-s", str(tmp_path / "data"), "-m", mode]
     firmware, manifest = build_model(
-        tflite, name, BOARD, engine="tiny", options=EngineOptions(), models_dir=tmp_path / "models"
+        tflite,
+        name,
+        BOARD,
+        engine="tiny",
+        options=EngineOptions(),
+        mlperf=True,
+        models_dir=tmp_path / "models",
     )
     with VirtualPlace(BOARD) as place:
         place.flash(firmware.elf)
