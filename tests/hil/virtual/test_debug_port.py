@@ -59,7 +59,7 @@ TIMED = """start: ldr r4, =0xe000edfc
     str r0, [r1]
     movs r0, #1
     str r0, [r4]
-    ldr r6, =300
+    ldr r6, =40
     outer: ldr r5, =30000
     1: subs r5, #1
     bne 1b
