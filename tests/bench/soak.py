@@ -28,7 +28,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,11 +55,13 @@ FAULTS = (
     *("port_moves", "wrong_board", "stale_firmware", "slow_clock", "locked_chip"),
 )
 PROBE_FAULTS = ("probe_gone",)  # where images go through the debug probe
+METER_FAULTS = ("stuck_trigger", "lost_samples")  # where there is an energy meter
 MODELS = 5
 MARK = "HIL_SOAK"  # environment variable that every process of a soak inherits
 SHOWN_PROBLEMS = 10
 GONE_S = 20.0  # for the processes of a killed bench to end
 RELEASED_AFTER_S = 3.0  # a person who looks after the boards, in a hurry
+ENERGY_SPREAD = 0.02  # between measurements of one model on boards of one type
 STEADY_BYTES_PER_JOB = 50_000  # the rows of the final table are some 10 kB each
 
 _MEASURED = re.compile(r"\[\d+/\d+\] .* cycles$")
@@ -99,12 +101,21 @@ class Soak:
         seed: of faults and kills.
         rounds: how often each model is measured on each place.
         flash: how images get onto the boards.
+        meter: kind of the energy meters in their supplies, if any.
     """
 
     def __init__(
-        self, folder: Path, *, places: int, faults: float, seed: int, rounds: int, flash: str
+        self,
+        folder: Path,
+        *,
+        places: int,
+        faults: float,
+        seed: int,
+        rounds: int,
+        flash: str = "direct",
+        meter: str | None = None,
     ) -> None:
-        self.folder, self.rounds, self._flash = folder, rounds, flash
+        self.folder, self.rounds, self._flash, self._meter = folder, rounds, flash, meter
         self._faults, self._seed, self._sessions = faults, seed, 0
         self.places = {
             f"soak_{number}": BOARDS[number // 2 % len(BOARDS)] for number in range(places)
@@ -124,6 +135,10 @@ class Soak:
         self.write_lab()
 
     @property
+    def is_metered(self) -> bool:
+        return self._meter is not None
+
+    @property
     def store(self) -> Path:
         return self.folder / "hil.sqlite"
 
@@ -132,7 +147,9 @@ class Soak:
 
     def write_lab(self) -> None:
         """Each session has faults of its own."""
-        names = FAULTS if self._flash == "direct" else (*FAULTS, *PROBE_FAULTS)
+        names = list(FAULTS)
+        names += PROBE_FAULTS if self._flash != "direct" else ()
+        names += METER_FAULTS if self._meter else ()
         probability = self._faults / len(names)
         lines = []
         for place, board in self.places.items():
@@ -142,6 +159,7 @@ class Soak:
             ]
             lines += [f"[places.{place}]", f'board = "{board}"', "virtual = true"]
             lines += [f'flash = "{self._flash}"', f"faults = [{', '.join(specs)}]"]
+            lines += [f'meter = {{kind = "{self._meter}"}}'] if self._meter else []
         (self.folder / "lab.toml").write_text("\n".join(lines) + "\n")
 
     def command(self) -> list[str]:
@@ -234,15 +252,18 @@ def soak(
     kills: int,
     seed: int,
     flash: str = "direct",
+    meter: str | None = None,
 ) -> Findings:
     """Runs a soak in an empty folder; arguments as on the command line."""
     findings = Findings()
     rounds = max(1, round(jobs / (places * MODELS)))
-    bench = Soak(folder, places=places, faults=0.0, seed=seed, rounds=1, flash="direct")
+    bench = Soak(folder, places=places, faults=0.0, seed=seed, rounds=1)
     truth = _truth(bench)
     folder = folder / "run"
     folder.mkdir()
-    bench = Soak(folder, places=places, faults=faults, seed=seed, rounds=rounds, flash=flash)
+    bench = Soak(
+        folder, places=places, faults=faults, seed=seed, rounds=rounds, flash=flash, meter=meter
+    )
     wanted = len(bench.jobs())
     dice = random.Random(seed)
     kill_at = sorted(dice.sample(range(1, wanted), kills))
@@ -317,7 +338,17 @@ def _check_store(bench: Soak, truth: dict[tuple[str, str], Record], findings: Fi
             record.place in job.where.all and bench.places[record.place] == record.board,
             f"job {number}: measured on {record.place}, which may not run it",
         )
+        energy = record.energy_uj.source if record.energy_uj else "no energy"
+        findings.check(
+            energy.startswith("estimate:") and ("through" in energy) == bench.is_metered,
+            f"job {number}: energy of an emulated board by {energy!r}",
+        )
         moved += record.place != job.where.asked
+    for (model, board), values in _energies(records.values()).items():
+        spread = max(values) / min(values) - 1
+        findings.check(
+            spread < ENERGY_SPREAD, f"{model} on {board}: energies differ by {spread:.1%}"
+        )
     findings.check(
         len(stored) == len(records), f"{len(records)} jobs done, {len(stored)} records stored"
     )
@@ -325,6 +356,15 @@ def _check_store(bench: Soak, truth: dict[tuple[str, str], Record], findings: Fi
     findings.add("  of them measured by another place with the board", moved)
     kinds = Counter(kind for kind, _ in failures.values())
     findings.add("typed failures", ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "none")
+
+
+def _energies(records: Iterable[Record]) -> dict[tuple[str, str], list[float]]:
+    """Medians in uJ, by model and board."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        if record.energy_uj is not None:
+            found.setdefault((record.model.name, record.board), []).append(record.energy_uj.median)
+    return found
 
 
 def _add_figures(
@@ -381,6 +421,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--flash", default="direct", help="direct, pyocd or openocd")
+    parser.add_argument("--meter", help="ppk2 or lpm01a, in the supply of every board")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="hil-soak-"))
     print(f"working in {folder}", flush=True)

@@ -35,7 +35,7 @@ def test_a_bench_with_faults_and_a_kill_gives_right_records_or_typed_errors(tmp_
 def test_ctrl_c_ends_a_bench_soon_and_leaves_nothing_behind(tmp_path):
     from soak import Soak
 
-    bench = Soak(tmp_path, places=2, faults=0.0, seed=1, rounds=100, flash="direct")
+    bench = Soak(tmp_path, places=2, faults=0.0, seed=1, rounds=100)
 
     session = bench.run_session(0, 3, delay_s=0.1, how=signal.SIGINT)
 
