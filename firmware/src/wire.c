@@ -28,7 +28,7 @@ void wire_receive(wire_command_t *command)
             break;
         }
         if (length < WIRE_COMMAND_BYTES) {
-            command_text[length++] = c;
+            command_text[length++] = c != '\0' ? c : '?'; /* or what is behind it would be passed over */
         } else {
             fits = false;
         }

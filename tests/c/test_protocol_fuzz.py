@@ -174,7 +174,7 @@ def test_bytes_without_a_load_that_was_accepted_spoil_nothing(firmware, load):
     """Until all of the model's inputs are there, no inference uses them."""
     ((_, sent),) = answers(firmware, [load + b"db 00112233%infer 1 0%"])
 
-    assert b"e-[More bytes than db load announced]" in sent or b"e-[Inputs incomplete" in sent
+    assert b"e-[More bytes than announced]" in sent or b"e-[Inputs incomplete" in sent
 
 
 @pytest.mark.parametrize("kind", KINDS)
