@@ -70,6 +70,16 @@ def test_every_input_runs_and_then_warm_up_and_repeats(tmp_path):
     assert place.fills == 3
 
 
+def test_commands_do_not_grow_with_the_inputs(tmp_path):
+    commands: list[str] = []
+    place = FakePlace(answer=lambda tokens: commands.append(tokens[1]))
+
+    measured(place, tmp_path, Procedure(inputs=50))
+
+    assert len(commands) < 12
+    assert (commands.count("check"), commands.count("seed")) == (1, 0)
+
+
 def test_a_board_without_room_for_inputs_is_filled_before_every_run(tmp_path):
     place = FakePlace(store_bytes=0)
 
