@@ -95,23 +95,26 @@ static void results(const wire_command_t *command)
         uint32_t width = io.dtype == MODEL_S8 || io.dtype == MODEL_U8 ? 1 : io.dtype == MODEL_S16 ? 2 : 4;
         for (uint32_t i = 0; i < io.bytes / width; i++) {
             const void *at = io.data + i * width;
-            float value = 0.0f;
+            float value;
             switch (io.dtype) {
             case MODEL_S8:
-                value = io.scale * (float)(*(const int8_t *)at - io.zero_point);
+                value = *(const int8_t *)at;
                 break;
             case MODEL_U8:
-                value = io.scale * (float)(*(const uint8_t *)at - io.zero_point);
+                value = *(const uint8_t *)at;
                 break;
             case MODEL_S16:
-                value = io.scale * (float)(*(const int16_t *)at - io.zero_point);
+                value = *(const int16_t *)at;
                 break;
             case MODEL_S32:
-                value = io.scale * ((float)*(const int32_t *)at - (float)io.zero_point);
+                value = (float)*(const int32_t *)at;
                 break;
-            case MODEL_F32:
+            default:
                 value = *(const float *)at;
                 break;
+            }
+            if (io.dtype != MODEL_F32) {
+                value = io.scale * (value - (float)io.zero_point);
             }
             wire_text(separator);
             wire_fixed3(value);
@@ -143,7 +146,7 @@ static void infer(const wire_command_t *command)
     uint32_t warm_ups = DEFAULT_WARM_UPS;
     if ((command->count > 1 && !wire_parse_u32(command->token[1], &count)) ||
         (command->count > 2 && !wire_parse_u32(command->token[2], &warm_ups))) {
-        wire_text("e-[infer takes numbers: inferences, warm-ups]\r\n");
+        wire_text("e-[infer takes two numbers]\r\n");
         return;
     }
     if (db_received != db_expected) {
@@ -228,7 +231,7 @@ static void db_print(void)
 static void db_bytes(const char *digits)
 {
     if (db_received == db_expected || !mlperf_data_has_room()) {
-        wire_text("e-[More bytes than db load announced]\r\n");
+        wire_text("e-[More bytes than announced]\r\n");
         return;
     }
     /* Digits behind the last byte are disregarded, as the benchmark does. */

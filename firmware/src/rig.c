@@ -115,7 +115,7 @@ static void in(const char *const *argument)
         count++;
     }
     if (!wire_parse_u32(argument[0], &offset) || digits[count] != '\0' || count % 2 != 0 || count == 0) {
-        refuse("in", "args", "needs an offset and pairs of hexadecimal digits");
+        refuse("in", "args", "needs an offset and bytes in hex");
         return;
     }
     uint32_t bytes = count / 2;
@@ -270,7 +270,7 @@ void rig_command(const wire_command_t *command)
     const char *name = command->count > 1 ? presentable(command->token[1]) : "unknown";
     uint32_t crc;
     if (command->count < 3 || !wire_parse_hex(command->token[command->count - 1], 8, &crc) || crc != command->crc) {
-        refuse(name, "crc", "the last token should be the CRC-32");
+        refuse(name, "crc", "its CRC-32 is wrong");
         return;
     }
     for (uint32_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) {
@@ -284,5 +284,5 @@ void rig_command(const wire_command_t *command)
             return;
         }
     }
-    refuse(name, "verb", "not known: hello seed in run layers out mem time reset window check");
+    refuse(name, "verb", "not known");
 }
