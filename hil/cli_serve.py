@@ -43,6 +43,7 @@ def serve(
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with open_place(place) as board:
+            board.count_clients()  # type: ignore[attr-defined]  # checked above
             shown: dict[str, Any] = {}
             while not ended.is_set():
                 reached = _reached(board)  # type: ignore[arg-type]  # checked above

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hil.virtual.debug_port import DebugPort, NoAnswer, TransferFault
@@ -147,6 +148,7 @@ class JtagServer:
 
     def __init__(self, port: DebugPort, chain: Chain) -> None:
         self._port, self._chain = port, chain
+        self.on_client: Callable[[], None] = lambda: None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._client: socket.socket | None = None
         threading.Thread(target=self._accept, name="jtag", daemon=True).start()
@@ -174,6 +176,7 @@ class JtagServer:
             self._client = client
             with contextlib.suppress(OSError), client:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.on_client()
                 self._serve(client)
 
     def _serve(self, client: socket.socket) -> None:

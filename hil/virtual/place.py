@@ -124,6 +124,10 @@ class VirtualPlace:
         """port, probe, jtag and meter_port at present; None for what is not there."""
         return self._request({"do": "ports"})
 
+    def count_clients(self) -> None:
+        """From now on every program that connects to the probe counts as a flashing, for faults."""
+        self._request({"do": "count_clients"})
+
     def flash(self, elf: Path, *, until: str = "") -> None:
         """Programs an ELF file and starts it; raises FlashError.
 

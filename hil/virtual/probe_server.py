@@ -55,6 +55,7 @@ class ProbeServer:
     def __init__(self, port: DebugPort, name: str) -> None:
         self._port, self._name = port, name
         self.vanishes: Callable[[], bool] = lambda: False  # asked before each request
+        self.on_client: Callable[[], None] = lambda: None
         self._client: socket.socket | None = None
         self._client_lock = threading.Lock()
         self._listener: socket.socket | None = None
@@ -96,9 +97,10 @@ class ProbeServer:
             threading.Thread(target=serve, args=(client,), name="probe client", daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        try:
-            with client:
+        with contextlib.suppress(OSError), client:  # it is gone, or was cut off
+            try:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.on_client()
                 session = ProbeSession(self._port, self._name)
 
                 def answer(line: bytes) -> bytes:
@@ -109,11 +111,9 @@ class ProbeServer:
                     return session.answer(line)
 
                 _answer_lines(client, answer)
-        except OSError:  # it is gone, or was cut off
-            pass
-        finally:
-            with self._client_lock:
-                self._client = None
+            finally:
+                with self._client_lock:  # before the client sees the end: it may come again
+                    self._client = None
 
 
 def _answer_lines(client: socket.socket, answer: Callable[[bytes], bytes]) -> None:

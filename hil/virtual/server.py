@@ -172,6 +172,18 @@ class Server:
             (controller.erase_chip if was_locked else controller.protect)()
         return {}
 
+    def _do_count_clients(self, request: dict[str, Any]) -> dict[str, Any]:
+        """From now on every program that connects to the probe is about to flash."""
+
+        def came() -> None:
+            with self.core.lock:
+                self._do_flashing({})
+
+        self.probe.on_client = came
+        if self.jtag is not None:
+            self.jtag.on_client = came
+        return {}
+
     def _connect_faults(self, board: Board) -> None:
         other = next(name for name in board_ids() if name != board.id)
         self.serial = SerialFaults(self.faults, baud=board.link.baud, other_board=other)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -321,3 +323,23 @@ def test_a_port_that_moved_is_found_under_its_new_name(echo_on):
         bench.measure()
 
     assert bench.place.port != before
+
+
+def test_a_program_that_connects_to_the_probe_may_count_as_a_flashing():
+    def is_open(address: str) -> bool:
+        _, host, port = address.split(":")
+        requests = [("write_dp", [4, 5 << 28]), ("read_ap", [1 << 24 | 0x0C])]  # APPROTECTSTATUS
+        with socket.create_connection((host, int(port)), PATIENCE_S) as client:
+            for name, arguments in requests:
+                request = {"id": 1, "request": name, "arguments": arguments}
+                client.sendall(json.dumps(request).encode() + b"\n")
+            answers = client.makefile()
+            said = [json.loads(answers.readline()) for _ in requests]
+            client.shutdown(socket.SHUT_WR)
+            answers.read()  # until the probe is free again
+        return bool(said[1]["result"])
+
+    with VirtualPlace(NRF, VirtualOptions(faults=("locked_chip@2",))) as place:
+        place.count_clients()
+
+        assert [is_open(place.probe) for _ in range(3)] == [True, False, True]
