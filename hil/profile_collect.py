@@ -92,7 +92,7 @@ class Collector:
 
     Args:
         board: that runs it.
-        run_number: which inference of the bench firmware, counted from 1.
+        run_number: which timed inference of the bench firmware, counted from 1.
     """
 
     def __init__(self, board: Board, run_number: int) -> None:
@@ -140,6 +140,10 @@ class Collector:
         program = read_program(elf, range(model_run.start, model_run.end, 2))
         for site in _call_sites(program, model_run):
             cpu.watch(site.address, partial(self._called, cpu, site))
+
+    def count_from_here(self) -> None:
+        """The next timed inference is number 1; while the core waits for a command."""
+        self._runs = 0
 
     def _began(self, cpu: Cpu, site: _Site) -> None:
         """An operator of TFLM reports; what it reports inside belongs to it."""

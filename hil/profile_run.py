@@ -156,10 +156,21 @@ def profile_model(
         CodegenError: as hil.bench.measure_model.
     """
     board = virtual_board(place)
-    collector = Collector(board, PROCEDURE.inputs + PROCEDURE.warmup + PROFILED + 1)
+    collector = Collector(board, PROCEDURE.warmup + PROFILED + 1)
+
+    def stage(name: str) -> None:
+        if name == "measuring":  # how outputs are checked before is the session's own business
+            collector.count_from_here()
+
     with ProfiledPlace(board, collector.prepare) as opened:
         record = measure_model(
-            tflite, name, opened, engine=engine, objective=objective, procedure=PROCEDURE
+            tflite,
+            name,
+            opened,
+            engine=engine,
+            objective=objective,
+            procedure=PROCEDURE,
+            stage=stage,
         )
         return collector.profile(record, PROFILED), record
 

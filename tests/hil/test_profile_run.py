@@ -249,7 +249,7 @@ def test_what_is_no_program_is_refused(tmp_path):
 
 def test_hardware_has_no_counts(tmp_path, monkeypatch):
     lab = tmp_path / "lab.toml"
-    lab.write_text('[places.desk]\nboard = "nrf52840_dk"\nport = "/dev/ttyACM0"\n')
+    lab.write_text('[places.desk]\nboard = "nrf52840_dk"\nport = "usb:123"\n')
     monkeypatch.setenv("HIL_LAB", str(lab))
 
     with pytest.raises(UsageError, match="virtual:nrf52840_dk"):
