@@ -5,7 +5,8 @@ In the order in which data passes through them: `board`, `lab`, `hardware` (what
 protocol), `inputs` and `expected` (what is fed, and the oracle's answers), `session` (one
 measurement), `energy` and `meters` (what it draws), `record` and `stats`, `bench` (models times
 engines times places), `store` and `studies` (SQLite), `fronts`, `report` and `plot` (tables),
-`memory_plot` (what lies in an arena when), `cli`. `child` runs tools that may hang.
+`memory_plot` (what lies in an arena when), `cli`. `child` runs tools that may hang; `closing` is
+the base of what ends with a `with`.
 The lab: `ports` (serial ports by names that stay), `power` (switches), `locks` (one user at a
 time), `lab_scan` and `lab_check` (what is plugged in, whether it works). Many places: `where`
 (which may run what), `rig` (a worker for each), `live` (what they do), `queues` (benches that can

@@ -17,10 +17,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from hil.board import BOARDS_DIR
+from hil.closing import Closing
 from hil.errors import LedgerError
 from hil.wal import enter_wal
 
@@ -107,7 +107,7 @@ def ledger_path() -> Path:
     return Path(os.environ.get("HIL_LEDGER") or BOARDS_DIR.parent / "results" / "lab.sqlite")
 
 
-class Ledger:
+class Ledger(Closing):
     """The open ledger; close it, or use it in a `with`. Threads may share it.
 
     Args:
@@ -141,17 +141,6 @@ class Ledger:
         """Closes the file; may be called again."""
         with self._lock:
             self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # lines
 

@@ -11,11 +11,11 @@ import errno
 import os
 import select
 import time
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import serial
 
+from hil.closing import Closing
 from hil.errors import LinkError
 
 WRITE_TIMEOUT_S = 10.0
@@ -39,7 +39,7 @@ class Link(Protocol):
         """Frees the port; closing twice is fine."""
 
 
-class SerialLink:
+class SerialLink(Closing):
     """A tty, real or virtual, opened for this process alone.
 
     Args:
@@ -94,17 +94,6 @@ class SerialLink:
         """Frees the port; closing twice is fine."""
         with contextlib.suppress(serial.SerialException, OSError):
             self._serial.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _gone(self, error: Exception) -> LinkError:
         if not self._serial.is_open:

@@ -22,12 +22,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hil.closing import Closing
 from hil.errors import OracleError
 
 Array = NDArray[Any]
@@ -53,7 +53,7 @@ class TensorDetails:
     zero_point: int
 
 
-class Oracle:
+class Oracle(Closing):
     """TFLM with one model loaded. A context manager; not to be shared between threads.
 
     Args:
@@ -88,17 +88,6 @@ class Oracle:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def outputs(self, inputs: Sequence[Array]) -> list[Array]:
         """The outputs of one inference, for one array per input of the model."""

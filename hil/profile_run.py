@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 from codegen.engines import Objective
 from hil.bench import measure_model
@@ -60,9 +59,6 @@ class ProfiledPlace(VirtualPlace):
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
         self._port = json.loads(self._control.makefile().readline())["port"]
-
-    def __enter__(self) -> Self:
-        return self
 
     @property
     def cpu(self) -> Cpu:

@@ -18,9 +18,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
+from hil.closing import Closing
 from hil.errors import HilError, PlaceBusy, PlaceQuarantined
 from hil.health import Ledger
 from hil.lab import Place
@@ -118,7 +117,7 @@ class _Entry:
     refused: dict[str, HilError] = field(default_factory=dict)  # places that did not take it
 
 
-class Rig:
+class Rig(Closing):
     """Measures jobs on many places; close it, or use it in a `with`.
 
     Args:
@@ -145,17 +144,6 @@ class Rig:
         self._quarantined: dict[str, str] = {}
         self._workers: dict[str, _Worker] = {}
         self._is_closing = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def submit(self, job: Job, report: Report) -> None:
         """Adds a job.

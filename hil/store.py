@@ -15,12 +15,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sql
 
 from hil.board import BOARDS_DIR
+from hil.closing import Closing
 from hil.database import (
     Database,
     layer_timings_table,
@@ -54,7 +54,7 @@ class StudyRow:
     trials: int
 
 
-class Store:
+class Store(Closing):
     """An open store; close it, or use it in a `with`.
 
     Args:
@@ -68,17 +68,6 @@ class Store:
     def close(self) -> None:
         """Closes all connections."""
         self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def open_study(self, name: str, config: dict[str, Any]) -> Study:
         """The study of that name, made if missing.

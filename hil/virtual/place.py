@@ -10,10 +10,10 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from hil.board import Board
+from hil.closing import Closing
 from hil.errors import ChipLocked, FlashError, LinkError, VerifyFailed
 from hil.locks import PlaceLock
 from hil.meters import Meter, open_meter
@@ -42,7 +42,7 @@ class BoardState(NamedTuple):
     memory: dict[str, Any]  # wait_states, prefetch, caches_on, as the program has set them up
 
 
-class VirtualPlace:
+class VirtualPlace(Closing):
     """One virtual board, alive as long as this object is not closed; a context manager.
 
     Args:
@@ -91,17 +91,6 @@ class VirtualPlace:
             raise
         self._port = answer["port"]
         self._meter_port = answer["meter_port"]
-
-    def __enter__(self) -> VirtualPlace:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def process_id(self) -> int:
